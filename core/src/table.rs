@@ -1,0 +1,288 @@
+//! The replicated decision table: one write-once register for each transaction (R1), and the participants'
+//! registrations.
+//!
+//! Every replica applies the same [`Command`]s in the same order with [`apply`] and so holds the same table. The
+//! commands are idempotent and monotone: applying a stretch of the log again, on top of a table that has some of
+//! it already, ends in the same table. So a snapshot may be taken while applying goes on, and a replica that
+//! fell back to an older durable state simply applies again.
+
+use std::collections::BTreeMap;
+use std::convert::Infallible;
+
+use crate::{Decision, Generation, Members, ParticipantId, Position, RequestHash, Timestamp, TransactionId};
+
+/// One decided transaction.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct DecisionRecord {
+    /// The decision. It never changes.
+    pub decision: Decision,
+    /// The request it was made for.
+    pub request_hash: RequestHash,
+    /// Every member of the transaction.
+    pub members: Members,
+    /// The members that have yet to acknowledge the decision; empty once the transaction has ended.
+    pub unacknowledged: Members,
+    /// When the leader that decided says it did. Only retention looks at it.
+    pub decided_at: Timestamp,
+}
+
+impl DecisionRecord {
+    /// What this record means for a branch of the request `asked`. Where the id was won by another request, the
+    /// one asked about can never commit any more (R12).
+    pub fn decision_for(&self, asked: RequestHash) -> Decision {
+        if asked == self.request_hash {
+            self.decision.clone()
+        } else {
+            Decision::Abort(crate::AbortReason::Presumed)
+        }
+    }
+
+    /// Whether every member that had to hear the decision has acknowledged it.
+    pub fn is_ended(&self) -> bool {
+        self.unacknowledged.is_empty()
+    }
+}
+
+/// What the cluster knows of one participant.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Registration {
+    /// Where it serves, as `host:port`.
+    pub address: String,
+    /// The participant's last known start.
+    pub witness: Witness,
+}
+
+/// How far a participant's memory is known to reach: if it comes back knowing less, it runs from an old copy of
+/// its data and is refused instead of believed (R11).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Witness {
+    /// Its start counter.
+    pub generation: Generation,
+    /// The position in its journal.
+    pub position: Position,
+}
+
+impl Witness {
+    /// The highest of both, each for itself.
+    fn highest(self, other: Self) -> Self {
+        Self {
+            generation: self.generation.max(other.generation),
+            position: self.position.max(other.position),
+        }
+    }
+}
+
+/// A decision somebody wants recorded.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Proposal {
+    /// The transaction.
+    pub transaction: TransactionId,
+    /// The decision wanted. Whether it is the one that holds is for the table to say.
+    pub decision: Decision,
+    /// The request it is for.
+    pub request_hash: RequestHash,
+    /// Every member.
+    pub members: Members,
+    /// The members that have to hear the decision.
+    pub unacknowledged: Members,
+    /// Where the votes that this decision rests on stand in their participants' journals.
+    pub witnesses: BTreeMap<ParticipantId, Witness>,
+    /// The proposing leader's clock.
+    pub decided_at: Timestamp,
+}
+
+/// A change to the table, replicated through the log.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Command {
+    /// Record a decision, unless there is one.
+    Decide(Proposal),
+    /// These members have made the decision durable.
+    Acknowledge {
+        /// The transaction.
+        transaction: TransactionId,
+        /// Who has acknowledged.
+        participants: Members,
+    },
+    /// A participant says where it serves and how far its memory reaches.
+    Register {
+        /// Who.
+        participant: ParticipantId,
+        /// Where and how far.
+        registration: Registration,
+    },
+}
+
+/// What applying a command led to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Applied {
+    /// The decision that stands: the one proposed, or the one that was there first.
+    Decided(DecisionRecord),
+    /// The acknowledgement is counted, or was already, or the transaction is not known.
+    Acknowledged,
+    /// The participant is registered.
+    Registered,
+    /// The participant knows less than it once did, and is not registered (R11).
+    Outdated {
+        /// What the cluster has seen of it.
+        known: Registration,
+    },
+}
+
+/// One key of the table and its new value.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// The decision record of a transaction.
+    Record(TransactionId, DecisionRecord),
+    /// The registration of a participant.
+    Registration(ParticipantId, Registration),
+}
+
+/// Reads the table, wherever it is kept.
+pub trait View {
+    /// Why a read may fail.
+    type Error;
+
+    /// The record of a transaction, if it is decided.
+    fn record(&self, transaction: TransactionId) -> Result<Option<DecisionRecord>, Self::Error>;
+
+    /// The registration of a participant, if it ever registered.
+    fn registration(&self, participant: &ParticipantId) -> Result<Option<Registration>, Self::Error>;
+}
+
+/// Applies one command: returns the keys that change, and what to tell who proposed it. Pure but for the reads.
+pub fn apply<V: View>(view: &V, command: &Command) -> Result<(Vec<Change>, Applied), V::Error> {
+    match command {
+        Command::Decide(proposal) => decide(view, proposal),
+        Command::Acknowledge {
+            transaction,
+            participants,
+        } => acknowledge(view, *transaction, participants),
+        Command::Register {
+            participant,
+            registration,
+        } => register(view, participant, registration),
+    }
+}
+
+fn decide<V: View>(view: &V, proposal: &Proposal) -> Result<(Vec<Change>, Applied), V::Error> {
+    // The first decision applied wins, for ever (R1).
+    if let Some(stored) = view.record(proposal.transaction)? {
+        return Ok((Vec::new(), Applied::Decided(stored)));
+    }
+    let record = DecisionRecord {
+        decision: proposal.decision.clone(),
+        request_hash: proposal.request_hash,
+        members: proposal.members.clone(),
+        unacknowledged: proposal.unacknowledged.clone(),
+        decided_at: proposal.decided_at,
+    };
+    let mut changes = vec![Change::Record(proposal.transaction, record.clone())];
+    for (participant, witness) in &proposal.witnesses {
+        if let Some(known) = view.registration(participant)? {
+            let highest = known.witness.highest(*witness);
+            if highest != known.witness {
+                let registration = Registration {
+                    witness: highest,
+                    ..known
+                };
+                changes.push(Change::Registration(participant.clone(), registration));
+            }
+        }
+    }
+    Ok((changes, Applied::Decided(record)))
+}
+
+fn acknowledge<V: View>(
+    view: &V,
+    transaction: TransactionId,
+    participants: &Members,
+) -> Result<(Vec<Change>, Applied), V::Error> {
+    let Some(mut record) = view.record(transaction)? else {
+        return Ok((Vec::new(), Applied::Acknowledged));
+    };
+    let before = record.unacknowledged.len();
+    record
+        .unacknowledged
+        .retain(|member| !participants.contains(member));
+    let changed = record.unacknowledged.len() != before;
+    let changes = if changed {
+        vec![Change::Record(transaction, record)]
+    } else {
+        Vec::new()
+    };
+    Ok((changes, Applied::Acknowledged))
+}
+
+fn register<V: View>(
+    view: &V,
+    participant: &ParticipantId,
+    new: &Registration,
+) -> Result<(Vec<Change>, Applied), V::Error> {
+    let Some(known) = view.registration(participant)? else {
+        return Ok((
+            vec![Change::Registration(participant.clone(), new.clone())],
+            Applied::Registered,
+        ));
+    };
+    // A start counts up and a journal only grows. Below either, records are missing.
+    let knows_less =
+        new.witness.generation < known.witness.generation || new.witness.position < known.witness.position;
+    // The same start from another address is a second copy of the same data folder.
+    let copied = new.witness.generation == known.witness.generation && new.address != known.address;
+    if knows_less || copied {
+        return Ok((Vec::new(), Applied::Outdated { known }));
+    }
+    let changes = if *new == known {
+        Vec::new()
+    } else {
+        vec![Change::Registration(participant.clone(), new.clone())]
+    };
+    Ok((changes, Applied::Registered))
+}
+
+/// The table in memory: what tests and simulations run, with the same [`apply`] as the replicas on disk.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct DecisionTable {
+    records: BTreeMap<TransactionId, DecisionRecord>,
+    registrations: BTreeMap<ParticipantId, Registration>,
+}
+
+impl DecisionTable {
+    /// A table that knows of nothing.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Applies one command.
+    pub fn apply(&mut self, command: &Command) -> Applied {
+        let Ok((changes, applied)) = apply(self, command);
+        for change in changes {
+            match change {
+                Change::Record(transaction, record) => {
+                    self.records.insert(transaction, record);
+                }
+                Change::Registration(participant, registration) => {
+                    self.registrations.insert(participant, registration);
+                }
+            }
+        }
+        applied
+    }
+
+    /// Every decided transaction, in the order of their ids.
+    pub fn records(&self) -> &BTreeMap<TransactionId, DecisionRecord> {
+        &self.records
+    }
+}
+
+impl View for DecisionTable {
+    type Error = Infallible;
+
+    fn record(&self, transaction: TransactionId) -> Result<Option<DecisionRecord>, Infallible> {
+        Ok(self.records.get(&transaction).cloned())
+    }
+
+    fn registration(&self, participant: &ParticipantId) -> Result<Option<Registration>, Infallible> {
+        Ok(self.registrations.get(participant).cloned())
+    }
+}
