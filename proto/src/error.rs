@@ -1,0 +1,188 @@
+//! gRPC status codes and what may be concluded from them, in one place.
+
+use std::time::Duration;
+
+use tonic::{Code, Status};
+use tonic_types::{ErrorDetails, StatusExt};
+
+/// The domain of every `google.rpc.ErrorInfo` of Unanimo.
+pub const ERROR_DOMAIN: &str = "unanimo";
+
+/// Why a call was refused. Travels as `google.rpc.ErrorInfo.reason`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum ErrorReason {
+    /// A field is missing, malformed or over a limit.
+    Malformed,
+    /// The call is meant for another cluster.
+    WrongCluster,
+    /// The call is meant for another participant or node.
+    WrongTarget,
+    /// A named participant never registered.
+    UnknownParticipant,
+    /// The transaction id belongs to a request with other branches.
+    RequestMismatch,
+    /// Too much is in flight; nothing of this call was started.
+    Overloaded,
+    /// No leader is known, or it could not be reached.
+    NoLeader,
+    /// The decision was asked for and it is not known whether it was recorded.
+    OutcomeUnknown,
+    /// A decision contradicts what this side knows as final.
+    Violation,
+    /// The participant knows less than it once did: it runs from an old copy of its data.
+    Outdated,
+    /// The process is stopping.
+    ShuttingDown,
+    /// The participant is restoring what it promised and takes no traffic yet.
+    Recovering,
+    /// A write or a forced write failed; the process stops serving.
+    StorageFailed,
+    /// The node or cluster is not in a state in which the call makes sense.
+    BadState,
+}
+
+impl ErrorReason {
+    const ALL: [Self; 14] = [
+        Self::Malformed,
+        Self::WrongCluster,
+        Self::WrongTarget,
+        Self::UnknownParticipant,
+        Self::RequestMismatch,
+        Self::Overloaded,
+        Self::NoLeader,
+        Self::OutcomeUnknown,
+        Self::Violation,
+        Self::Outdated,
+        Self::ShuttingDown,
+        Self::Recovering,
+        Self::StorageFailed,
+        Self::BadState,
+    ];
+
+    /// The reason as it travels.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Malformed => "MALFORMED",
+            Self::WrongCluster => "WRONG_CLUSTER",
+            Self::WrongTarget => "WRONG_TARGET",
+            Self::UnknownParticipant => "UNKNOWN_PARTICIPANT",
+            Self::RequestMismatch => "REQUEST_MISMATCH",
+            Self::Overloaded => "OVERLOADED",
+            Self::NoLeader => "NO_LEADER",
+            Self::OutcomeUnknown => "OUTCOME_UNKNOWN",
+            Self::Violation => "VIOLATION",
+            Self::Outdated => "OUTDATED",
+            Self::ShuttingDown => "SHUTTING_DOWN",
+            Self::Recovering => "RECOVERING",
+            Self::StorageFailed => "STORAGE_FAILED",
+            Self::BadState => "BAD_STATE",
+        }
+    }
+
+    const fn code(self) -> Code {
+        match self {
+            Self::Malformed => Code::InvalidArgument,
+            Self::UnknownParticipant => Code::NotFound,
+            Self::RequestMismatch => Code::AlreadyExists,
+            Self::Overloaded => Code::ResourceExhausted,
+            Self::NoLeader | Self::ShuttingDown | Self::Recovering => Code::Unavailable,
+            Self::OutcomeUnknown => Code::Aborted,
+            Self::WrongCluster | Self::WrongTarget | Self::Violation | Self::Outdated | Self::BadState => {
+                Code::FailedPrecondition
+            }
+            Self::StorageFailed => Code::Internal,
+        }
+    }
+
+    /// Whether the call was refused for good: it started nothing, and repeating it unchanged gets the same answer.
+    ///
+    /// Even then the *transaction* may be decided by an earlier call with the same id; only a reply tells an
+    /// outcome (R13).
+    pub const fn is_final(self) -> bool {
+        match self {
+            Self::Malformed
+            | Self::WrongCluster
+            | Self::RequestMismatch
+            | Self::Violation
+            | Self::Outdated => true,
+            Self::WrongTarget
+            | Self::UnknownParticipant
+            | Self::Overloaded
+            | Self::NoLeader
+            | Self::OutcomeUnknown
+            | Self::ShuttingDown
+            | Self::Recovering
+            | Self::StorageFailed
+            | Self::BadState => false,
+        }
+    }
+}
+
+/// A refusal with its reason, for people and for programs.
+pub fn refusal(reason: ErrorReason, message: impl Into<String>) -> Status {
+    Status::with_error_details(
+        reason.code(),
+        message.into(),
+        ErrorDetails::with_error_info(reason.as_str(), ERROR_DOMAIN, []),
+    )
+}
+
+/// A refusal that says when to try again (R14).
+pub fn with_retry_after(reason: ErrorReason, message: impl Into<String>, delay: Duration) -> Status {
+    let mut details = ErrorDetails::with_error_info(reason.as_str(), ERROR_DOMAIN, []);
+    details.set_retry_info(Some(delay));
+    Status::with_error_details(reason.code(), message.into(), details)
+}
+
+/// The reason of a refusal, if it came from Unanimo: not from a proxy, a broken connection or an expired deadline.
+pub fn reason_of(status: &Status) -> Option<ErrorReason> {
+    let info = status.get_details_error_info()?;
+    if info.domain != ERROR_DOMAIN {
+        return None;
+    }
+    ErrorReason::ALL
+        .into_iter()
+        .find(|reason| reason.as_str() == info.reason)
+}
+
+/// When the refusing side suggests to try again.
+pub fn retry_after(status: &Status) -> Option<Duration> {
+    status.get_details_retry_info()?.retry_delay
+}
+
+/// Whether repeating the call unchanged is pointless.
+pub fn definite(status: &Status) -> bool {
+    reason_of(status).is_some_and(ErrorReason::is_final)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_reason_survives_the_wire() {
+        for reason in ErrorReason::ALL {
+            let status = with_retry_after(reason, "why", Duration::from_millis(250));
+            assert_eq!(reason_of(&status), Some(reason));
+            assert_eq!(retry_after(&status), Some(Duration::from_millis(250)));
+            assert_eq!(status.message(), "why");
+        }
+    }
+
+    #[test]
+    fn a_status_of_somebody_else_has_no_reason_and_is_never_definite() {
+        let foreign = Status::with_error_details(
+            Code::InvalidArgument,
+            "no",
+            ErrorDetails::with_error_info("MALFORMED", "example.org", []),
+        );
+        for status in [
+            foreign,
+            Status::deadline_exceeded("late"),
+            Status::unavailable("gone"),
+        ] {
+            assert_eq!(reason_of(&status), None);
+            assert!(!definite(&status));
+        }
+    }
+}
