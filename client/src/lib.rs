@@ -1,1 +1,35 @@
-//! Placeholder.
+//! Submits transactions to a Unanimo cluster until the answer is definite (R13).
+//!
+//! ```no_run
+//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+//! use std::time::Duration;
+//! use unanimo_client::{Client, Decision, Operation, SubmitError};
+//!
+//! let client = Client::connect("payments".parse()?, ["10.0.0.1:7101", "10.0.0.2:7101", "10.0.0.3:7101"])?;
+//! let transaction = client.new_transaction();
+//! let branches = vec![
+//!     ("bank-north".parse()?, Operation::new("debit 5.00 from north-000123")),
+//!     ("bank-south".parse()?, Operation::new("credit 5.00 to south-000456")),
+//! ];
+//! match client.submit(transaction, branches, Duration::from_secs(30)).await {
+//!     Ok(Decision::Commit) => println!("it happened, at both banks"),
+//!     Ok(Decision::Abort(reason)) => println!("it happened nowhere: {reason}"),
+//!     // Nothing may be concluded. Keep the id and ask again: `client.outcome(transaction, ..)`, or submit again.
+//!     Err(unknown @ SubmitError::Unknown { .. }) => println!("{unknown}"),
+//!     Err(refused) => println!("it was never started: {refused}"),
+//! }
+//! # Ok(()) }
+//! ```
+//!
+//! A transaction keeps its id over every retry, here and in the application: that is what makes repeating safe
+//! (R12). Store the id before the first call if the process may die and has to know afterwards.
+
+mod client;
+mod error;
+mod nodes;
+mod options;
+
+pub use client::Client;
+pub use error::{CallError, ClientError, SubmitError};
+pub use options::ClientOptions;
+pub use unanimo_core::{AbortReason, ClusterId, Decision, Operation, ParticipantId, TransactionId};

@@ -102,11 +102,11 @@ impl ErrorReason {
         match self {
             Self::Malformed
             | Self::WrongCluster
+            | Self::UnknownParticipant
             | Self::RequestMismatch
             | Self::Violation
             | Self::Outdated => true,
             Self::WrongTarget
-            | Self::UnknownParticipant
             | Self::Overloaded
             | Self::NoLeader
             | Self::OutcomeUnknown

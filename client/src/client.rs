@@ -1,0 +1,259 @@
+//! The client: the same question again until there is an answer.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::{Instant, timeout_at};
+use tonic::transport::Channel;
+use tonic::{Request, Status};
+use unanimo_core::{ClusterId, Decision, Operation, ParticipantId, TransactionId};
+use unanimo_proto::transport::{Connector, TcpConnector};
+use unanimo_proto::v1::{self, coordinator_client::CoordinatorClient};
+use unanimo_proto::{ErrorReason, Inquiry, InquiryAnswer, Outcome, Registering, transaction_from_wire};
+
+use crate::error::describe;
+use crate::nodes::Nodes;
+use crate::{CallError, ClientError, ClientOptions, SubmitError};
+
+/// Talks to one cluster. Cheap to clone; clones share their connections.
+#[derive(Clone)]
+pub struct Client {
+    options: Arc<ClientOptions>,
+    nodes: Nodes,
+}
+
+/// Why the loop over attempts ended without an answer.
+enum Unanswered {
+    /// Refused by the very first attempt that reached anybody: nothing can have happened.
+    Refused(ErrorReason, String),
+    /// Patience is over, or it was refused after an attempt whose fate is unknown.
+    Unknown { waited: Duration, last_error: String },
+}
+
+impl Client {
+    /// A client over TCP with the usual options. Connects when first used.
+    pub fn connect(
+        cluster: ClusterId,
+        coordinators: impl IntoIterator<Item = impl Into<String>>,
+    ) -> Result<Self, ClientError> {
+        Self::new(
+            ClientOptions::new(cluster, coordinators),
+            TcpConnector::shared().as_ref(),
+        )
+    }
+
+    /// A client with these options over this connector.
+    pub fn new(options: ClientOptions, connector: &dyn Connector) -> Result<Self, ClientError> {
+        let nodes = Nodes::new(&options.coordinators, connector)?;
+        Ok(Self {
+            options: Arc::new(options),
+            nodes,
+        })
+    }
+
+    /// The cluster.
+    pub fn cluster(&self) -> &ClusterId {
+        &self.options.cluster
+    }
+
+    /// A new transaction id, made of this machine's clock and randomness.
+    pub fn new_transaction(&self) -> TransactionId {
+        let id = uuid::Uuid::now_v7().as_u128();
+        match TransactionId::from_u128(id) {
+            Ok(id) => id,
+            Err(error) => unreachable!("a version 7 UUID was asked for: {error}"),
+        }
+    }
+
+    /// Runs one transaction: every participant named does its operation, or none does.
+    ///
+    /// The answer is definite and irrevocable. `submit` repeats the same request until it has it or `patience` is
+    /// over; calling it again with the same id and branches is safe at any time and gives the same answer (R12).
+    pub async fn submit(
+        &self,
+        transaction: TransactionId,
+        branches: Vec<(ParticipantId, Operation)>,
+        patience: Duration,
+    ) -> Result<Decision, SubmitError> {
+        let branch = |(participant, operation): (ParticipantId, Operation)| v1::Branch {
+            participant: participant.to_string(),
+            operation: operation.to_shared(),
+        };
+        let voting_timeout = self.options.voting_timeout.unwrap_or_default();
+        let request = v1::SubmitRequest {
+            cluster: self.options.cluster.to_string(),
+            transaction: transaction.to_string(),
+            branches: branches.into_iter().map(branch).collect(),
+            voting_timeout_ms: u32::try_from(voting_timeout.as_millis()).unwrap_or(u32::MAX),
+        };
+        let call = async |mut node: CoordinatorClient<Channel>, request| {
+            let reply: v1::SubmitReply = node.submit(request).await?.into_inner();
+            self.check_reply(transaction, &reply.cluster, &reply.transaction)?;
+            let Outcome(decision) = Outcome::try_from(reply.outcome)?;
+            Ok(decision)
+        };
+        self.until_answered(patience, request, call)
+            .await
+            .map_err(|unanswered| match unanswered {
+                Unanswered::Refused(reason, message) => SubmitError::Refused { reason, message },
+                Unanswered::Unknown { waited, last_error } => SubmitError::Unknown {
+                    transaction,
+                    waited,
+                    last_error,
+                },
+            })
+    }
+
+    /// Asks for a transaction's outcome. None means that it was not decided as of this call, which says nothing
+    /// about later: it may be running, or never have been seen.
+    pub async fn outcome(
+        &self,
+        transaction: TransactionId,
+        patience: Duration,
+    ) -> Result<Option<Decision>, CallError> {
+        let request = v1::GetOutcomeRequest {
+            cluster: self.options.cluster.to_string(),
+            transaction: transaction.to_string(),
+        };
+        let call = async |mut node: CoordinatorClient<Channel>, request| {
+            use v1::get_outcome_reply::Known;
+            let reply: v1::GetOutcomeReply = node.get_outcome(request).await?.into_inner();
+            self.check_reply(transaction, &reply.cluster, &reply.transaction)?;
+            match reply.known {
+                Some(Known::Outcome(outcome)) => Ok(Some(Outcome::try_from(Some(outcome))?.0)),
+                Some(Known::Undecided(_)) => Ok(None),
+                None => Err(Status::internal("the reply says neither outcome nor undecided")),
+            }
+        };
+        self.until_answered(patience, request, call)
+            .await
+            .map_err(CallError::from)
+    }
+
+    /// Asks for the decisions of branches in doubt (R5). Participants use it.
+    pub async fn inquire(
+        &self,
+        participant: &ParticipantId,
+        inquiries: Vec<Inquiry>,
+        patience: Duration,
+    ) -> Result<Vec<(TransactionId, InquiryAnswer)>, CallError> {
+        let request = v1::InquireRequest {
+            cluster: self.options.cluster.to_string(),
+            participant: participant.to_string(),
+            inquiries: inquiries.into_iter().map(Into::into).collect(),
+        };
+        let call = async |mut node: CoordinatorClient<Channel>, request| {
+            let reply: v1::InquireReply = node.inquire(request).await?.into_inner();
+            self.check_cluster(&reply.cluster)?;
+            let answers: Result<Vec<_>, _> = reply.answers.into_iter().map(TryInto::try_into).collect();
+            Ok(answers?)
+        };
+        self.until_answered(patience, request, call)
+            .await
+            .map_err(CallError::from)
+    }
+
+    /// Tells the cluster where a participant serves and how far its memory reaches (R11). Participants use it.
+    /// [`ErrorReason::Outdated`] is final: the participant runs from an old copy of its data.
+    pub async fn register(&self, registering: &Registering, patience: Duration) -> Result<(), CallError> {
+        let request = registering.to_wire(&self.options.cluster);
+        let call = async |mut node: CoordinatorClient<Channel>, request| {
+            let reply: v1::RegisterReply = node.register(request).await?.into_inner();
+            self.check_cluster(&reply.cluster)
+        };
+        self.until_answered(patience, request, call)
+            .await
+            .map_err(CallError::from)
+    }
+
+    fn check_cluster(&self, claimed: &str) -> Result<(), Status> {
+        if claimed == self.options.cluster.as_str() {
+            return Ok(());
+        }
+        Err(Status::internal(format!(
+            "the reply is of cluster {claimed:?}, asked was {}",
+            self.options.cluster
+        )))
+    }
+
+    fn check_reply(&self, asked: TransactionId, cluster: &str, transaction: &str) -> Result<(), Status> {
+        self.check_cluster(cluster)?;
+        let told = transaction_from_wire(transaction)?;
+        if told == asked {
+            return Ok(());
+        }
+        Err(Status::internal(format!(
+            "the reply is of transaction {told}, asked was {asked}"
+        )))
+    }
+
+    /// Makes attempts, each at the node that answered last, until one is answered, refused for good, or patience
+    /// is over. Dropping the future is safe: the cluster finishes what it has started.
+    async fn until_answered<Q: Clone, A, F: Future<Output = Result<A, Status>>>(
+        &self,
+        patience: Duration,
+        request: Q,
+        call: impl Fn(CoordinatorClient<Channel>, Request<Q>) -> F,
+    ) -> Result<A, Unanswered> {
+        let started = Instant::now();
+        let deadline = started + patience;
+        let mut pause = self.options.first_pause;
+        let mut may_have_started = false;
+        loop {
+            let (place, node) = self.nodes.preferred();
+            let until = deadline.min(Instant::now() + self.options.attempt_timeout);
+            let mut attempt = Request::new(request.clone());
+            // The server learns how long anybody listens, and gives up with us.
+            attempt.set_timeout(until.saturating_duration_since(Instant::now()));
+            let error = match timeout_at(until, call(node, attempt)).await {
+                Ok(Ok(answer)) => return Ok(answer),
+                Ok(Err(status)) => status,
+                Err(_) => Status::deadline_exceeded("no answer to this attempt"),
+            };
+            let reason = unanimo_proto::reason_of(&error);
+            tracing::debug!(error = %describe(&error), "an attempt failed");
+            if let Some(reason) = reason.filter(|reason| reason.is_final() && !may_have_started) {
+                return Err(Unanswered::Refused(reason, error.message().to_owned()));
+            }
+            // Overload, a missing leader and a refused connection started nothing; of anything else nobody knows.
+            let harmless = matches!(reason, Some(ErrorReason::Overloaded | ErrorReason::NoLeader))
+                || never_connected(&error);
+            may_have_started |= !harmless;
+            if !matches!(reason, Some(ErrorReason::Overloaded)) {
+                self.nodes.avoid(place);
+            }
+            let resume = Instant::now() + unanimo_proto::retry_after(&error).unwrap_or(pause);
+            let final_now = reason.is_some_and(ErrorReason::is_final);
+            if resume >= deadline || final_now {
+                return Err(Unanswered::Unknown {
+                    waited: started.elapsed(),
+                    last_error: describe(&error),
+                });
+            }
+            tokio::time::sleep_until(resume).await;
+            pause = (pause * 2).min(self.options.longest_pause);
+        }
+    }
+}
+
+/// Whether the call never left this process because no connection could be made.
+fn never_connected(error: &Status) -> bool {
+    let mut source = std::error::Error::source(error);
+    while let Some(cause) = source {
+        if cause.is::<tonic::ConnectError>() {
+            return true;
+        }
+        source = cause.source();
+    }
+    false
+}
+
+impl From<Unanswered> for CallError {
+    fn from(unanswered: Unanswered) -> Self {
+        match unanswered {
+            Unanswered::Refused(reason, message) => Self::Refused { reason, message },
+            Unanswered::Unknown { waited, last_error } => Self::NoAnswer { waited, last_error },
+        }
+    }
+}

@@ -1,0 +1,86 @@
+//! What may be concluded when there is no outcome.
+
+use std::time::Duration;
+
+use thiserror::Error;
+use tonic::Status;
+use unanimo_core::TransactionId;
+use unanimo_proto::ErrorReason;
+use unanimo_proto::transport::BadAddress;
+
+/// A client that cannot be made.
+#[derive(Debug, Error)]
+pub enum ClientError {
+    /// No coordinator was named.
+    #[error("no coordinator address was given; name at least one as host:port")]
+    NoCoordinators,
+    /// An address is not one.
+    #[error(transparent)]
+    BadAddress(#[from] BadAddress),
+}
+
+/// Why `submit` has no outcome to tell.
+#[derive(Debug, Error)]
+pub enum SubmitError {
+    /// The cluster refused the request before anything happened. Definite: this request had no effect and will
+    /// not have one.
+    #[error("the transaction was refused and had no effect: {message}")]
+    Refused {
+        /// Why, for programs.
+        reason: ErrorReason,
+        /// Why, for people.
+        message: String,
+    },
+    /// Patience ended before an answer came. Indefinite: it may have committed, may still commit, or may never.
+    #[error(
+        "the outcome of transaction {transaction} is unknown after {waited:?} ({last_error}); \
+         submit it again with the same id, or ask for its outcome by id"
+    )]
+    Unknown {
+        /// The id to ask again with.
+        transaction: TransactionId,
+        /// How long it was tried.
+        waited: Duration,
+        /// What the last attempt met.
+        last_error: String,
+    },
+}
+
+impl SubmitError {
+    /// True only if the transaction did not and will not commit through this request.
+    pub fn is_definite(&self) -> bool {
+        match self {
+            Self::Refused { .. } => true,
+            Self::Unknown { .. } => false,
+        }
+    }
+}
+
+/// Why a question was not answered. Nothing may be concluded about any transaction.
+#[derive(Debug, Error)]
+pub enum CallError {
+    /// The cluster refuses to answer this, and would again.
+    #[error("refused: {message}")]
+    Refused {
+        /// Why, for programs.
+        reason: ErrorReason,
+        /// Why, for people.
+        message: String,
+    },
+    /// Nobody answered in time.
+    #[error("no coordinator answered within {waited:?}; the last error was: {last_error}")]
+    NoAnswer {
+        /// How long it was tried.
+        waited: Duration,
+        /// What the last attempt met.
+        last_error: String,
+    },
+}
+
+/// A status in one line: the reason if it is one of ours, else the code.
+pub(crate) fn describe(status: &Status) -> String {
+    match unanimo_proto::reason_of(status) {
+        Some(reason) => format!("{}: {}", reason.as_str(), status.message()),
+        None => format!("{:?}: {}", status.code(), status.message()),
+    }
+}
