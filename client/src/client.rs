@@ -10,7 +10,9 @@ use tonic::{Request, Status};
 use unanimo_core::{ClusterId, Decision, Operation, ParticipantId, TransactionId};
 use unanimo_proto::transport::{Connector, TcpConnector};
 use unanimo_proto::v1::{self, coordinator_client::CoordinatorClient};
-use unanimo_proto::{ErrorReason, Inquiry, InquiryAnswer, Outcome, Registering, transaction_from_wire};
+use unanimo_proto::{
+    ErrorReason, Inquiry, InquiryAnswer, MalformedMessage, Outcome, Registering, transaction_from_wire,
+};
 
 use crate::error::describe;
 use crate::nodes::Nodes;
@@ -90,7 +92,7 @@ impl Client {
         let call = async |mut node: CoordinatorClient<Channel>, request| {
             let reply: v1::SubmitReply = node.submit(request).await?.into_inner();
             self.check_reply(transaction, &reply.cluster, &reply.transaction)?;
-            let Outcome(decision) = Outcome::try_from(reply.outcome)?;
+            let Outcome(decision) = Outcome::try_from(reply.outcome).map_err(unreadable)?;
             Ok(decision)
         };
         self.until_answered(patience, request, call)
@@ -121,7 +123,9 @@ impl Client {
             let reply: v1::GetOutcomeReply = node.get_outcome(request).await?.into_inner();
             self.check_reply(transaction, &reply.cluster, &reply.transaction)?;
             match reply.known {
-                Some(Known::Outcome(outcome)) => Ok(Some(Outcome::try_from(Some(outcome))?.0)),
+                Some(Known::Outcome(outcome)) => {
+                    Ok(Some(Outcome::try_from(Some(outcome)).map_err(unreadable)?.0))
+                }
                 Some(Known::Undecided(_)) => Ok(None),
                 None => Err(Status::internal("the reply says neither outcome nor undecided")),
             }
@@ -147,7 +151,7 @@ impl Client {
             let reply: v1::InquireReply = node.inquire(request).await?.into_inner();
             self.check_cluster(&reply.cluster)?;
             let answers: Result<Vec<_>, _> = reply.answers.into_iter().map(TryInto::try_into).collect();
-            Ok(answers?)
+            answers.map_err(unreadable)
         };
         self.until_answered(patience, request, call)
             .await
@@ -179,7 +183,7 @@ impl Client {
 
     fn check_reply(&self, asked: TransactionId, cluster: &str, transaction: &str) -> Result<(), Status> {
         self.check_cluster(cluster)?;
-        let told = transaction_from_wire(transaction)?;
+        let told = transaction_from_wire(transaction).map_err(unreadable)?;
         if told == asked {
             return Ok(());
         }
@@ -235,6 +239,11 @@ impl Client {
             pause = (pause * 2).min(self.options.longest_pause);
         }
     }
+}
+
+/// A reply that makes no sense. Nothing follows from it: the call may have been carried out.
+fn unreadable(error: MalformedMessage) -> Status {
+    Status::internal(format!("the reply makes no sense: {error}"))
 }
 
 /// Whether the call never left this process because no connection could be made.

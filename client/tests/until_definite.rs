@@ -1,0 +1,281 @@
+//! What the client makes of every kind of answer, and of none.
+
+// In a test a panic is the report.
+#![allow(clippy::unwrap_used)]
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+use tonic::transport::Server;
+use tonic::transport::server::TcpIncoming;
+use tonic::{Request, Response, Status};
+use unanimo_client::{
+    AbortReason, CallError, Client, ClientError, ClientOptions, Decision, Operation, SubmitError,
+    TransactionId,
+};
+use unanimo_proto::transport::TcpConnector;
+use unanimo_proto::v1::coordinator_server::{Coordinator, CoordinatorServer};
+use unanimo_proto::{ErrorReason, Outcome, refusal, v1, with_retry_after};
+
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// What the coordinator does with one call.
+enum Answer {
+    Decide(Decision),
+    Fail(Status),
+    Hang,
+    OfAnotherTransaction,
+    Nothing,
+}
+
+/// A coordinator that answers as told, and keeps what it was asked.
+#[derive(Clone, Default)]
+struct Scripted {
+    answers: Arc<Mutex<VecDeque<Answer>>>,
+    asked: Arc<Mutex<Vec<v1::SubmitRequest>>>,
+}
+
+impl Scripted {
+    async fn start(answers: impl IntoIterator<Item = Answer>) -> (Self, String) {
+        let this = Self::default();
+        this.answers.lock().unwrap().extend(answers);
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let server = Server::builder().add_service(CoordinatorServer::new(this.clone()));
+        tokio::spawn(server.serve_with_incoming(TcpIncoming::from(listener)));
+        (this, address)
+    }
+
+    fn asked(&self) -> Vec<v1::SubmitRequest> {
+        self.asked.lock().unwrap().clone()
+    }
+}
+
+#[tonic::async_trait]
+impl Coordinator for Scripted {
+    async fn submit(&self, request: Request<v1::SubmitRequest>) -> Result<Response<v1::SubmitReply>, Status> {
+        let request = request.into_inner();
+        self.asked.lock().unwrap().push(request.clone());
+        let answer = self.answers.lock().unwrap().pop_front().unwrap_or(Answer::Hang);
+        let reply = |transaction, outcome| v1::SubmitReply {
+            cluster: "test".to_owned(),
+            transaction,
+            outcome,
+        };
+        match answer {
+            Answer::Decide(decision) => Ok(Response::new(reply(
+                request.transaction,
+                Some(Outcome(decision).into()),
+            ))),
+            Answer::Fail(status) => Err(status),
+            Answer::Hang => std::future::pending().await,
+            Answer::OfAnotherTransaction => {
+                let other = "018bcfe5-687b-7fff-bfff-ffffffffffff".to_owned();
+                Ok(Response::new(reply(
+                    other,
+                    Some(Outcome(Decision::Commit).into()),
+                )))
+            }
+            Answer::Nothing => Ok(Response::new(reply(request.transaction, None))),
+        }
+    }
+
+    async fn begin(&self, _: Request<v1::BeginRequest>) -> Result<Response<v1::BeginReply>, Status> {
+        Err(Status::unimplemented(""))
+    }
+
+    async fn commit(
+        &self,
+        _: Request<v1::CommitTransactionRequest>,
+    ) -> Result<Response<v1::CommitTransactionReply>, Status> {
+        Err(Status::unimplemented(""))
+    }
+
+    async fn abort(
+        &self,
+        _: Request<v1::AbortTransactionRequest>,
+    ) -> Result<Response<v1::AbortTransactionReply>, Status> {
+        Err(Status::unimplemented(""))
+    }
+
+    async fn get_outcome(
+        &self,
+        request: Request<v1::GetOutcomeRequest>,
+    ) -> Result<Response<v1::GetOutcomeReply>, Status> {
+        let known = match self.answers.lock().unwrap().pop_front() {
+            Some(Answer::Decide(decision)) => v1::get_outcome_reply::Known::Outcome(Outcome(decision).into()),
+            Some(Answer::Fail(status)) => return Err(status),
+            _ => v1::get_outcome_reply::Known::Undecided(v1::Undecided {}),
+        };
+        Ok(Response::new(v1::GetOutcomeReply {
+            cluster: "test".to_owned(),
+            transaction: request.into_inner().transaction,
+            known: Some(known),
+        }))
+    }
+
+    async fn inquire(&self, _: Request<v1::InquireRequest>) -> Result<Response<v1::InquireReply>, Status> {
+        Err(Status::unimplemented(""))
+    }
+
+    async fn register(&self, _: Request<v1::RegisterRequest>) -> Result<Response<v1::RegisterReply>, Status> {
+        Err(refusal(ErrorReason::Outdated, "from an old copy"))
+    }
+}
+
+fn client(addresses: &[&str]) -> Client {
+    let mut options = ClientOptions::new("test".parse().unwrap(), addresses.iter().copied());
+    options.attempt_timeout = Duration::from_millis(300);
+    Client::new(options, &TcpConnector::default()).unwrap()
+}
+
+async fn submit(client: &Client, patience: Duration) -> (TransactionId, Result<Decision, SubmitError>) {
+    let transaction = client.new_transaction();
+    let branches = vec![("a".parse().unwrap(), Operation::new("x"))];
+    (transaction, client.submit(transaction, branches, patience).await)
+}
+
+fn no_leader() -> Answer {
+    Answer::Fail(with_retry_after(
+        ErrorReason::NoLeader,
+        "electing",
+        Duration::from_millis(5),
+    ))
+}
+
+#[tokio::test]
+async fn every_indefinite_answer_is_asked_again_with_the_same_id_and_branches() {
+    let indefinite = [
+        no_leader(),
+        Answer::Fail(with_retry_after(
+            ErrorReason::Overloaded,
+            "busy",
+            Duration::from_millis(5),
+        )),
+        Answer::Fail(refusal(ErrorReason::OutcomeUnknown, "lost the leadership")),
+        Answer::Fail(refusal(ErrorReason::StorageFailed, "disk")),
+        Answer::Fail(Status::internal("proxy")),
+        Answer::Hang,
+        Answer::OfAnotherTransaction,
+        Answer::Nothing,
+        Answer::Decide(Decision::Commit),
+    ];
+    let attempts = indefinite.len();
+    let (coordinator, address) = Scripted::start(indefinite).await;
+    let (transaction, result) = submit(&client(&[&address]), PATIENCE).await;
+    assert_eq!(result.unwrap(), Decision::Commit);
+    let asked = coordinator.asked();
+    assert_eq!(asked.len(), attempts);
+    assert!(
+        asked.iter().all(|request| *request == asked[0]),
+        "every attempt is the same request"
+    );
+    assert_eq!(asked[0].transaction, transaction.to_string());
+}
+
+#[tokio::test]
+async fn an_abort_is_an_outcome_and_not_an_error() {
+    let (_coordinator, address) =
+        Scripted::start([Answer::Decide(Decision::Abort(AbortReason::Requested))]).await;
+    let (_, result) = submit(&client(&[&address]), PATIENCE).await;
+    assert_eq!(result.unwrap(), Decision::Abort(AbortReason::Requested));
+}
+
+#[tokio::test]
+async fn a_node_that_is_down_is_passed_over() {
+    let (coordinator, address) = Scripted::start([Answer::Decide(Decision::Commit)]).await;
+    let gone = TcpListener::bind("127.0.0.1:0")
+        .await
+        .unwrap()
+        .local_addr()
+        .unwrap()
+        .to_string();
+    let (_, result) = submit(&client(&[&gone, &address]), PATIENCE).await;
+    assert_eq!(result.unwrap(), Decision::Commit);
+    assert_eq!(coordinator.asked().len(), 1);
+}
+
+#[tokio::test]
+async fn when_patience_ends_the_outcome_is_unknown_and_never_an_abort() {
+    let (_coordinator, address) = Scripted::start([]).await;
+    let (transaction, result) = submit(&client(&[&address]), Duration::from_millis(700)).await;
+    let error = result.unwrap_err();
+    assert!(!error.is_definite());
+    let text = error.to_string();
+    assert!(
+        text.contains("unknown") && text.contains(&transaction.to_string()) && text.contains("same id"),
+        "{text}"
+    );
+}
+
+#[tokio::test]
+async fn a_first_refusal_is_definite_and_a_later_one_is_not() {
+    let refuse = || Answer::Fail(refusal(ErrorReason::UnknownParticipant, "who is a?"));
+    // Neither a missing leader nor a node that is down can have started anything.
+    let (_one, address) = Scripted::start([no_leader(), refuse()]).await;
+    let gone = TcpListener::bind("127.0.0.1:0")
+        .await
+        .unwrap()
+        .local_addr()
+        .unwrap()
+        .to_string();
+    let (_, result) = submit(&client(&[&gone, &address, &address]), PATIENCE).await;
+    let error = result.unwrap_err();
+    assert!(error.is_definite(), "{error}");
+    assert!(error.to_string().contains("who is a?"), "{error}");
+    // An attempt whose fate nobody knows may have started it.
+    let (_two, address) = Scripted::start([Answer::Fail(Status::internal("proxy")), refuse()]).await;
+    let (_, result) = submit(&client(&[&address]), PATIENCE).await;
+    let error = result.unwrap_err();
+    assert!(!error.is_definite(), "{error}");
+}
+
+#[tokio::test]
+async fn questions_are_answered_repeated_or_refused() {
+    let (_coordinator, address) = Scripted::start([no_leader(), Answer::Decide(Decision::Commit)]).await;
+    let client = client(&[&address]);
+    let transaction = client.new_transaction();
+    assert_eq!(
+        client.outcome(transaction, PATIENCE).await.unwrap(),
+        Some(Decision::Commit)
+    );
+    assert_eq!(client.outcome(transaction, PATIENCE).await.unwrap(), None);
+    let registering = unanimo_proto::Registering {
+        participant: "a".parse().unwrap(),
+        registration: unanimo_core::table::Registration {
+            address: "127.0.0.1:1".to_owned(),
+            witness: Default::default(),
+        },
+    };
+    let error = client.register(&registering, PATIENCE).await.unwrap_err();
+    assert!(
+        matches!(
+            error,
+            CallError::Refused {
+                reason: ErrorReason::Outdated,
+                ..
+            }
+        ),
+        "{error}"
+    );
+}
+
+#[test]
+fn a_client_needs_an_address_that_is_one() {
+    let cluster: unanimo_client::ClusterId = "test".parse().unwrap();
+    let none: [&str; 0] = [];
+    assert!(matches!(
+        Client::connect(cluster.clone(), none),
+        Err(ClientError::NoCoordinators)
+    ));
+    let error = Client::connect(cluster, ["not an address"])
+        .err()
+        .unwrap()
+        .to_string();
+    assert!(
+        error.contains("not an address") && error.contains("host:port"),
+        "{error}"
+    );
+}
