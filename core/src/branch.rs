@@ -321,7 +321,7 @@ fn prepare(transaction: TransactionId, phase: Phase, request: PrepareRequest, no
     let same = |hash: &RequestHash| *hash == request.request_hash;
     let answer = |phase, vote| (phase, vec![BranchEffect::Answer(vote)]);
     match phase {
-        Phase::Unknown if now > request.deadline => {
+        Phase::Unknown if now >= request.deadline => {
             bury(transaction, TOO_LATE, vec![BranchEffect::Vote(no(TOO_LATE))])
         }
         Phase::Unknown => match request.operation.clone() {
@@ -369,7 +369,7 @@ fn prepare(transaction: TransactionId, phase: Phase, request: PrepareRequest, no
 fn resolved(transaction: TransactionId, phase: Phase, resolution: Resolution, now: Timestamp) -> Stepped {
     match (phase, resolution) {
         (Phase::Preparing(request), Resolution::Yes { redo }) => {
-            if now > request.deadline {
+            if now >= request.deadline {
                 // Nobody heard a Yes, so it is still ours to abort, and cheaper than holding until somebody says so.
                 let effects = vec![
                     BranchEffect::Vote(no(TOO_LATE)),

@@ -331,13 +331,15 @@ impl Transaction {
 
     fn adopt_record(&mut self, record: DecisionRecord) -> Vec<TransactionEffect> {
         if record.request_hash != self.request_hash {
-            // The id is another request's, so ours can never commit; who prepared for it has to be let go.
-            let ours = record.decision_for(self.request_hash);
-            let mut effects = vec![TransactionEffect::AnswerMismatch {
+            // The id is another request's, so ours can never commit. Nothing is delivered: an Abort names only the
+            // id, and would reach members that promised for the request that won. Who promised for ours asks, and
+            // its inquiry says for which request.
+            self.phase = Phase::Ended {
+                decision: record.decision_for(self.request_hash),
+            };
+            return vec![TransactionEffect::AnswerMismatch {
                 stored: record.request_hash,
             }];
-            effects.extend(self.complete(ours, self.members.clone()));
-            return effects;
         }
         let mut effects = vec![TransactionEffect::Answer(record.decision.clone())];
         effects.extend(self.complete(record.decision, record.unacknowledged));

@@ -1,0 +1,295 @@
+//! The decision table by itself: commands are idempotent and monotone, so that a snapshot may be taken while applying
+//! goes on, and a replica that fell back to an older durable state simply applies again.
+
+#![allow(clippy::unwrap_used)]
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use proptest::collection::{btree_map, btree_set, vec};
+use proptest::prelude::*;
+use unanimo_core::table::{
+    Applied, Command, DecisionRecord, DecisionTable, Proposal, Registration, View, Witness,
+};
+use unanimo_core::{
+    AbortReason, Decision, Generation, Members, ParticipantId, Position, RequestHash, Timestamp,
+    TransactionId,
+};
+
+fn participant(number: u8) -> ParticipantId {
+    ParticipantId::new(&format!("p{number}")).unwrap()
+}
+
+fn members(numbers: &[u8]) -> Members {
+    numbers.iter().copied().map(participant).collect()
+}
+
+fn transaction(number: u8) -> TransactionId {
+    TransactionId::new(Timestamp::from_unix_ms(1), number.into())
+}
+
+fn witness(generation: u64, position: u64) -> Witness {
+    Witness {
+        generation: Generation(generation),
+        position: Position(position),
+    }
+}
+
+fn hash(number: u8) -> RequestHash {
+    RequestHash::from_bytes([number; 32])
+}
+
+fn decide(number: u8, decision: Decision) -> Proposal {
+    Proposal {
+        transaction: transaction(number),
+        decision,
+        request_hash: hash(0),
+        members: members(&[1, 2]),
+        unacknowledged: members(&[1, 2]),
+        witnesses: BTreeMap::new(),
+        decided_at: Timestamp::from_unix_ms(7),
+    }
+}
+
+fn register(number: u8, address: &str, witness: Witness) -> Command {
+    Command::Register {
+        participant: participant(number),
+        registration: Registration {
+            address: address.to_owned(),
+            witness,
+        },
+    }
+}
+
+fn held(table: &DecisionTable, number: u8) -> Registration {
+    let Ok(registration) = table.registration(&participant(number));
+    registration.expect("it is registered")
+}
+
+#[test]
+fn the_first_decision_applied_wins_and_everybody_gets_it_back() {
+    let mut table = DecisionTable::new();
+    let abort = Decision::Abort(AbortReason::Requested);
+    let expected = DecisionRecord {
+        decision: Decision::Commit,
+        request_hash: hash(0),
+        members: members(&[1, 2]),
+        unacknowledged: members(&[1, 2]),
+        decided_at: Timestamp::from_unix_ms(7),
+    };
+    let mut other_request = decide(1, abort.clone());
+    other_request.request_hash = hash(9);
+    other_request.members = members(&[2, 3]);
+    for proposal in [decide(1, Decision::Commit), decide(1, abort), other_request] {
+        let applied = table.apply(&Command::Decide(proposal));
+        assert_eq!(applied, Applied::Decided(expected.clone()));
+    }
+    assert_eq!(table.records().get(&transaction(1)), Some(&expected));
+}
+
+#[test]
+fn a_request_that_lost_its_id_to_another_is_aborted_and_never_committed() {
+    let mut table = DecisionTable::new();
+    table.apply(&Command::Decide(decide(1, Decision::Commit)));
+    let record = &table.records()[&transaction(1)];
+    assert_eq!(record.decision_for(hash(0)), Decision::Commit);
+    assert_eq!(
+        record.decision_for(hash(1)),
+        Decision::Abort(AbortReason::Presumed)
+    );
+}
+
+#[test]
+fn acknowledgements_only_ever_take_away() {
+    let mut table = DecisionTable::new();
+    let acknowledge = |numbers: &[u8]| Command::Acknowledge {
+        transaction: transaction(1),
+        participants: members(numbers),
+    };
+    assert_eq!(
+        table.apply(&acknowledge(&[1])),
+        Applied::Acknowledged,
+        "of nothing known"
+    );
+    assert!(table.records().is_empty(), "an acknowledgement decides nothing");
+    table.apply(&Command::Decide(decide(1, Decision::Commit)));
+    table.apply(&acknowledge(&[1, 3]));
+    assert_eq!(table.records()[&transaction(1)].unacknowledged, members(&[2]));
+    table.apply(&Command::Decide(decide(1, Decision::Commit)));
+    assert_eq!(
+        table.records()[&transaction(1)].unacknowledged,
+        members(&[2]),
+        "not even by deciding again"
+    );
+    table.apply(&acknowledge(&[2]));
+    assert!(table.records()[&transaction(1)].is_ended());
+}
+
+#[test]
+fn a_registration_is_refused_when_it_knows_less_or_is_a_copy() {
+    // (address, generation, position) after g2@20 at "a", and whether it is accepted.
+    let cases = [
+        (("a", 2, 20), true),
+        (("a", 2, 21), true),
+        (("a", 3, 20), true),
+        (("b", 3, 21), true),
+        (("a", 1, 30), false),
+        (("a", 3, 19), false),
+        (("b", 2, 20), false),
+        (("b", 2, 99), false),
+    ];
+    for ((address, generation, position), accepted) in cases {
+        let mut table = DecisionTable::new();
+        table.apply(&register(1, "a", witness(2, 20)));
+        let before = held(&table, 1);
+        let applied = table.apply(&register(1, address, witness(generation, position)));
+        if accepted {
+            assert_eq!(applied, Applied::Registered, "{address} {generation} {position}");
+            assert_eq!(held(&table, 1).witness, witness(generation, position));
+        } else {
+            assert_eq!(
+                applied,
+                Applied::Outdated {
+                    known: before.clone()
+                },
+                "{address} {generation} {position}"
+            );
+            assert_eq!(held(&table, 1), before, "a refused registration changes nothing");
+        }
+    }
+}
+
+#[test]
+fn a_decision_raises_what_is_known_of_its_voters_and_only_the_one_that_holds_does() {
+    let mut table = DecisionTable::new();
+    table.apply(&register(1, "a", witness(2, 20)));
+    let mut first = decide(1, Decision::Commit);
+    first.witnesses = [(participant(1), witness(1, 25)), (participant(2), witness(1, 1))].into();
+    table.apply(&Command::Decide(first));
+    assert_eq!(
+        held(&table, 1).witness,
+        witness(2, 25),
+        "the highest of both, each for itself"
+    );
+    let Ok(unknown) = table.registration(&participant(2));
+    assert_eq!(unknown, None, "nobody is registered by voting");
+    let mut second = decide(1, Decision::Commit);
+    second.witnesses = [(participant(1), witness(9, 99))].into();
+    table.apply(&Command::Decide(second));
+    assert_eq!(held(&table, 1).witness, witness(2, 25));
+}
+
+fn commands() -> impl Strategy<Value = Command> {
+    let someone = || (1u8..=3).prop_map(participant);
+    let somewhen = || (0u64..4, 0u64..6).prop_map(|(generation, position)| witness(generation, position));
+    let some_members = || btree_set(someone(), 1..=3);
+    let decision = prop_oneof![
+        Just(Decision::Commit),
+        Just(Decision::Abort(AbortReason::Requested))
+    ];
+    let proposal = (
+        1u8..=3,
+        decision,
+        0u8..2,
+        some_members(),
+        btree_map(someone(), somewhen(), 0..3),
+    )
+        .prop_map(|(number, decision, request, members, witnesses)| Proposal {
+            transaction: transaction(number),
+            decision,
+            request_hash: hash(request),
+            unacknowledged: members.clone(),
+            members,
+            witnesses,
+            decided_at: Timestamp::from_unix_ms(7),
+        });
+    prop_oneof![
+        proposal.prop_map(Command::Decide),
+        (1u8..=3, some_members()).prop_map(|(number, participants)| Command::Acknowledge {
+            transaction: transaction(number),
+            participants,
+        }),
+        (1u8..=3, prop_oneof![Just("a"), Just("b")], somewhen())
+            .prop_map(|(number, address, witness)| register(number, address, witness)),
+    ]
+}
+
+/// Logs as leaders write them: nobody acknowledges what is not decided. (Applied again behind a later decision, such
+/// an acknowledgement would count.)
+fn logs() -> impl Strategy<Value = Vec<Command>> {
+    vec(commands(), 1..25).prop_map(|mut log| {
+        let mut decided = BTreeSet::new();
+        log.retain(|command| match command {
+            Command::Decide(proposal) => {
+                decided.insert(proposal.transaction);
+                true
+            }
+            Command::Acknowledge { transaction, .. } => decided.contains(transaction),
+            Command::Register { .. } => true,
+        });
+        log
+    })
+}
+
+fn applied(table: &DecisionTable, commands: &[Command]) -> DecisionTable {
+    let mut table = table.clone();
+    for command in commands {
+        table.apply(command);
+    }
+    table
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(2000) })]
+
+    #[test]
+    fn applying_any_stretch_of_the_log_again_changes_nothing(
+        log in logs(),
+        from in any::<prop::sample::Index>(),
+        to in any::<prop::sample::Index>(),
+    ) {
+        let table = applied(&DecisionTable::new(), &log);
+        let (from, to) = (from.index(log.len() + 1), to.index(log.len() + 1));
+        let stretch = &log[from.min(to)..from.max(to)];
+        prop_assert_eq!(applied(&table, stretch), table.clone());
+        prop_assert_eq!(applied(&applied(&table, stretch), &log[from..]), table);
+    }
+
+    #[test]
+    fn a_snapshot_taken_while_applying_goes_on_is_as_good(
+        log in logs(),
+        taken_at in any::<prop::sample::Index>(),
+        ahead in any::<prop::sample::Index>(),
+    ) {
+        let (taken_at, ahead) = (taken_at.index(log.len() + 1), ahead.index(log.len() + 1));
+        let snapshot = applied(&DecisionTable::new(), &log[..taken_at.max(ahead)]);
+        let behind = taken_at.min(ahead);
+        let table = applied(&DecisionTable::new(), &log);
+        prop_assert_eq!(applied(&snapshot, &log[behind..]), table);
+    }
+
+    #[test]
+    fn decisions_never_change_and_registrations_only_rise(log in logs()) {
+        let mut table = DecisionTable::new();
+        for command in &log {
+            let before = table.clone();
+            table.apply(command);
+            for (id, record) in before.records() {
+                let after = &table.records()[id];
+                prop_assert_eq!(&after.decision, &record.decision);
+                prop_assert_eq!(after.request_hash, record.request_hash);
+                prop_assert!(after.unacknowledged.is_subset(&record.unacknowledged));
+            }
+            for number in 1..=3 {
+                let (Ok(was), Ok(is)) = (
+                    before.registration(&participant(number)),
+                    table.registration(&participant(number)),
+                );
+                if let Some(was) = was {
+                    let is = is.expect("nobody is forgotten");
+                    prop_assert!(is.witness.generation >= was.witness.generation);
+                    prop_assert!(is.witness.position >= was.witness.position);
+                }
+            }
+        }
+    }
+}
