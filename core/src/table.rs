@@ -6,6 +6,7 @@
 //! it already, ends in the same table. So a snapshot may be taken while applying goes on, and a replica that
 //! fell back to an older durable state simply applies again.
 
+use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::convert::Infallible;
 
@@ -178,7 +179,9 @@ fn decide<V: View>(view: &V, proposal: &Proposal) -> Result<(Vec<Change>, Applie
     };
     let mut changes = vec![Change::Record(proposal.transaction, record.clone())];
     for (participant, witness) in &proposal.witnesses {
-        if let Some(known) = view.registration(participant)? {
+        // Not of a start that has yet to register: its registration would look as if it knew less than before.
+        let known = view.registration(participant)?;
+        if let Some(known) = known.filter(|known| witness.generation <= known.witness.generation) {
             let highest = known.witness.highest(*witness);
             if highest != known.witness {
                 let registration = Registration {
@@ -224,18 +227,24 @@ fn register<V: View>(
             Applied::Registered,
         ));
     };
-    // A start counts up and a journal only grows. Below either, records are missing.
-    let knows_less =
-        new.witness.generation < known.witness.generation || new.witness.position < known.witness.position;
-    // The same start from another address is a second copy of the same data folder.
-    let copied = new.witness.generation == known.witness.generation && new.address != known.address;
-    if knows_less || copied {
+    let refused = match new.witness.generation.cmp(&known.witness.generation) {
+        // A start counts up and a journal only grows. Below either, records are missing.
+        Ordering::Less => true,
+        Ordering::Greater => new.witness.position < known.witness.position,
+        // Repeated; its votes may have shown more since. From another address it is a second copy of the data.
+        Ordering::Equal => new.address != known.address,
+    };
+    if refused {
         return Ok((Vec::new(), Applied::Outdated { known }));
     }
-    let changes = if *new == known {
+    let registration = Registration {
+        witness: known.witness.highest(new.witness),
+        ..new.clone()
+    };
+    let changes = if registration == known {
         Vec::new()
     } else {
-        vec![Change::Registration(participant.clone(), new.clone())]
+        vec![Change::Registration(participant.clone(), registration)]
     };
     Ok((changes, Applied::Registered))
 }

@@ -1,8 +1,8 @@
 use std::collections::BTreeMap;
 
+use crate::TableError;
 use crate::error::Part;
 use crate::table::{MAX_BATCH_BYTES, MAX_KEY_BYTES, MAX_VALUE_BYTES};
-use crate::TableError;
 
 /// Changes that a table carries out together or not at all.
 ///
@@ -43,12 +43,17 @@ impl Batch {
 
     /// What the keys and values add up to: compare with [`MAX_BATCH_BYTES`] to cut a large change.
     pub fn bytes(&self) -> usize {
-        self.changes.iter().map(|(key, value)| key.len() + value.as_ref().map_or(0, Vec::len)).sum()
+        self.changes
+            .iter()
+            .map(|(key, value)| key.len() + value.as_ref().map_or(0, Vec::len))
+            .sum()
     }
 
     /// The changes in key order; `None` removes the key.
     pub fn changes(&self) -> impl Iterator<Item = (&[u8], Option<&[u8]>)> {
-        self.changes.iter().map(|(key, value)| (key.as_slice(), value.as_deref()))
+        self.changes
+            .iter()
+            .map(|(key, value)| (key.as_slice(), value.as_deref()))
     }
 
     pub(crate) fn into_changes(self) -> BTreeMap<Vec<u8>, Option<Vec<u8>>> {
@@ -85,6 +90,9 @@ mod tests {
         assert_eq!(batch.len(), 2);
         assert_eq!(batch.bytes(), 4);
         let changes: Vec<_> = batch.changes().collect();
-        assert_eq!(changes, [(b"a".as_slice(), None), (b"b".as_slice(), Some(b"22".as_slice()))]);
+        assert_eq!(
+            changes,
+            [(b"a".as_slice(), None), (b"b".as_slice(), Some(b"22".as_slice()))]
+        );
     }
 }

@@ -12,12 +12,13 @@ use crate::{Table, TableError};
 type Callback = Box<dyn FnOnce(Result<(), TableError>) + Send>;
 type FailureHook = Box<dyn FnOnce(TableError) + Send>;
 
-/// Lets many callers share one checkpoint: while one is being written, everybody who arrives waits for the next,
-/// and one checkpoint answers them all.
+/// Lets many callers share one checkpoint: while one is being written, everybody who arrives waits for the
+/// next, and one checkpoint answers them all.
 ///
-/// A clone is another handle. Nothing happens until the [`CheckpointWriter`] is driven, by a thread of its own
-/// ([`spawn`](CheckpointWriter::spawn)) or step by step in a simulation. The queue has no bound of its own: it
-/// holds one callback for each change that its caller has applied and not yet answered, and callers bound those.
+/// A clone is another handle. Nothing happens until the [`CheckpointWriter`] is driven, by a thread of its
+/// own ([`spawn`](CheckpointWriter::spawn)) or step by step in a simulation. The queue has no bound of its
+/// own: it holds one callback for each change that its caller has applied and not yet answered, and callers
+/// bound those.
 ///
 /// The first failed checkpoint is final (R10): everybody who waits or comes later gets the same error.
 #[derive(Clone)]
@@ -60,7 +61,7 @@ struct Queue {
 
 #[derive(Default)]
 struct State {
-    waiting: VecDeque<Callback>,
+    waiting: VecDeque<Waiter>,
     hooks: Vec<FailureHook>,
     phase: Phase,
 }
@@ -79,7 +80,9 @@ impl Checkpointer {
     /// A handle, and the writer that must be driven for anything to happen.
     pub fn new(table: Arc<dyn Table>) -> (Self, CheckpointWriter) {
         let queue = Arc::new(Queue::default());
-        let handle = Arc::new(Handle { queue: Arc::clone(&queue) });
+        let handle = Arc::new(Handle {
+            queue: Arc::clone(&queue),
+        });
         (Self { handle }, CheckpointWriter { table, queue })
     }
 
@@ -93,7 +96,9 @@ impl Checkpointer {
             let mut state = self.handle.queue.lock();
             match state.phase.clone() {
                 Phase::Open => {
-                    state.waiting.push_back(Box::new(callback));
+                    state.waiting.push_back(Waiter {
+                        callback: Some(Box::new(callback)),
+                    });
                     self.handle.queue.changed.notify_one();
                     return;
                 }
@@ -104,8 +109,8 @@ impl Checkpointer {
         callback(Err(refused));
     }
 
-    /// The same as a future, which may be dropped at any time. The place in the queue is taken by this call, not
-    /// by the first poll.
+    /// The same as a future, which may be dropped at any time. The place in the queue is taken by this call,
+    /// not by the first poll.
     ///
     /// # Errors
     ///
@@ -142,14 +147,16 @@ impl Checkpointer {
 }
 
 impl CheckpointWriter {
-    /// Drives the writer on a thread of its own until the checkpointer is closed (or its last handle dropped) or
-    /// a checkpoint fails.
+    /// Drives the writer on a thread of its own until the checkpointer is closed (or its last handle dropped)
+    /// or a checkpoint fails.
     ///
     /// # Errors
     ///
     /// If the operating system gives no thread. Everybody who waits gets [`TableError::Closed`].
     pub fn spawn(self) -> io::Result<JoinHandle<()>> {
-        std::thread::Builder::new().name("table-checkpoint".to_owned()).spawn(move || self.run())
+        std::thread::Builder::new()
+            .name("table-checkpoint".to_owned())
+            .spawn(move || self.run())
     }
 
     /// Drives the writer on this thread, as [`spawn`](Self::spawn) does.
@@ -198,7 +205,8 @@ impl CheckpointWriter {
 
 impl Drop for CheckpointWriter {
     fn drop(&mut self) {
-        // Nobody is left to write, so nobody may be left waiting. Also the way out after a panic in a callback.
+        // Nobody is left to write, so nobody may be left waiting. Also the way out after a panic in a
+        // callback.
         let waiting = {
             let mut state = self.queue.lock();
             if !matches!(state.phase, Phase::Over(_)) {
@@ -233,15 +241,22 @@ impl Queue {
     fn wait_for_work(&self) {
         let state = self.lock();
         let idle = |state: &mut State| state.waiting.is_empty() && matches!(state.phase, Phase::Open);
-        drop(self.changed.wait_while(state, idle).unwrap_or_else(PoisonError::into_inner));
+        drop(
+            self.changed
+                .wait_while(state, idle)
+                .unwrap_or_else(PoisonError::into_inner),
+        );
     }
 
     /// Makes the failure final, tells the hooks, and returns who arrived while the checkpoint was written.
-    fn fail(&self, error: &TableError) -> VecDeque<Callback> {
+    fn fail(&self, error: &TableError) -> VecDeque<Waiter> {
         let (hooks, late) = {
             let mut state = self.lock();
             state.phase = Phase::Over(error.clone());
-            (std::mem::take(&mut state.hooks), std::mem::take(&mut state.waiting))
+            (
+                std::mem::take(&mut state.hooks),
+                std::mem::take(&mut state.waiting),
+            )
         };
         for hook in hooks {
             hook(error.clone());
@@ -250,16 +265,41 @@ impl Queue {
     }
 }
 
-fn answer(callers: VecDeque<Callback>, result: &Result<(), TableError>) {
-    for callback in callers {
-        callback(result.clone());
+fn answer(callers: VecDeque<Waiter>, result: &Result<(), TableError>) {
+    for caller in callers {
+        caller.answer(result.clone());
+    }
+}
+
+/// A callback that is called exactly once, whatever happens: whoever waited for it would wait for ever.
+struct Waiter {
+    callback: Option<Callback>,
+}
+
+impl Waiter {
+    fn answer(mut self, result: Result<(), TableError>) {
+        if let Some(callback) = self.callback.take() {
+            callback(result);
+        }
+    }
+}
+
+impl Drop for Waiter {
+    fn drop(&mut self) {
+        // Not answered: another callback has panicked, or the writer is gone.
+        if let Some(callback) = self.callback.take() {
+            callback(Err(TableError::Closed));
+        }
     }
 }
 
 impl fmt::Debug for Checkpointer {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let waiting = self.handle.queue.lock().waiting.len();
-        formatter.debug_struct("Checkpointer").field("waiting", &waiting).finish_non_exhaustive()
+        formatter
+            .debug_struct("Checkpointer")
+            .field("waiting", &waiting)
+            .finish_non_exhaustive()
     }
 }
 

@@ -1,5 +1,5 @@
-/// The fingerprint of everything in a table: how many batches made it, how many entries it has, and a sum over
-/// all of them in which the order plays no part, so that a batch changes it without reading the rest.
+/// The fingerprint of everything in a table: how many batches made it, how many entries it has, and a sum
+/// over all of them in which the order plays no part, so that a batch changes it without reading the rest.
 ///
 /// It is written in the same batch as the entries. A table whose entries do not give the digest that lies
 /// among them has lost or mixed up something that sled did not notice.
@@ -20,14 +20,20 @@ impl Digest {
 
     /// Takes an entry out. The caller has read it from the table, so it was added before.
     pub(crate) fn subtract(&mut self, key: &[u8], value: &[u8]) {
-        assert!(self.entries > 0, "an entry can only be taken out after it was added");
+        assert!(
+            self.entries > 0,
+            "an entry can only be taken out after it was added"
+        );
         self.entries -= 1;
         self.sum = self.sum.wrapping_sub(fingerprint(key, value));
     }
 
     pub(crate) fn to_bytes(self) -> [u8; Self::BYTES] {
         let mut bytes = [0; Self::BYTES];
-        for (part, number) in bytes.chunks_exact_mut(8).zip([self.batches, self.entries, self.sum]) {
+        for (part, number) in bytes
+            .chunks_exact_mut(8)
+            .zip([self.batches, self.entries, self.sum])
+        {
             part.copy_from_slice(&number.to_le_bytes());
         }
         bytes
@@ -41,7 +47,11 @@ impl Digest {
             *number = word(part);
         }
         let [batches, entries, sum] = numbers;
-        Some(Self { batches, entries, sum })
+        Some(Self {
+            batches,
+            entries,
+            sum,
+        })
     }
 }
 
@@ -101,7 +111,11 @@ mod tests {
 
     #[test]
     fn it_survives_the_way_through_bytes() {
-        let digest = Digest { batches: 1, entries: 2, sum: u64::MAX - 3 };
+        let digest = Digest {
+            batches: 1,
+            entries: 2,
+            sum: u64::MAX - 3,
+        };
         assert_eq!(Digest::from_bytes(&digest.to_bytes()), Some(digest));
         assert_eq!(Digest::from_bytes(&digest.to_bytes()[1..]), None);
     }

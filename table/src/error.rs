@@ -21,8 +21,8 @@ pub enum TableError {
     #[error("the empty key is reserved")]
     EmptyKey,
 
-    /// A write, a checkpoint or a read went wrong, now or earlier. It is not known what is on disk, so the table
-    /// serves nothing more: the process must stop, and find out by opening the table again.
+    /// A write, a checkpoint or a read went wrong, now or earlier. It is not known what is on disk, so the
+    /// table serves nothing more: the process must stop, and find out by opening the table again.
     #[error("the {table} table failed to {operation} and serves nothing more: {reason}")]
     Failed {
         /// The name of the table.
@@ -33,8 +33,8 @@ pub enum TableError {
         reason: Arc<str>,
     },
 
-    /// The checkpointer was closed before the checkpoint that was waited for. It is not known whether what was
-    /// applied is durable.
+    /// The checkpointer was closed before the checkpoint that was waited for. It is not known whether what
+    /// was applied is durable.
     #[error("the checkpointer is closed")]
     Closed,
 
@@ -46,7 +46,10 @@ pub enum TableError {
     },
 
     /// The directory holds another table. It was not touched.
-    #[error("the directory {} holds the {found}, but the {expected} was asked for: check the configured paths", directory.display())]
+    #[error(
+        "the directory {} holds the {found}, but the {expected} was asked for: check the configured paths",
+        directory.display()
+    )]
     OtherTable {
         /// The directory of the table.
         directory: PathBuf,
@@ -89,7 +92,11 @@ impl TableError {
     }
 
     pub(crate) fn open(operation: &'static str, path: impl Into<PathBuf>, reason: impl fmt::Display) -> Self {
-        Self::Open { operation, path: path.into(), reason: reason.to_string().into() }
+        Self::Open {
+            operation,
+            path: path.into(),
+            reason: reason.to_string().into(),
+        }
     }
 }
 
@@ -106,7 +113,15 @@ pub enum Part {
 
 impl Part {
     pub(crate) fn check(self, bytes: usize, limit: usize) -> Result<(), TableError> {
-        if bytes > limit { Err(TableError::TooLarge { part: self, bytes, limit }) } else { Ok(()) }
+        if bytes > limit {
+            Err(TableError::TooLarge {
+                part: self,
+                bytes,
+                limit,
+            })
+        } else {
+            Ok(())
+        }
     }
 }
 

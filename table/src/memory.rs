@@ -48,9 +48,9 @@ impl MemoryTable {
         Self::default()
     }
 
-    /// Loses what a crash may lose: the table becomes what it was at the last checkpoint plus the first few of
-    /// the batches since, as many as the seed says (from none to all). Armed and past failures are gone, as
-    /// after a restart. Returns how many batches were lost.
+    /// Loses what a crash may lose: the table becomes what it was at the last checkpoint plus the first few
+    /// of the batches since, as many as the seed says (from none to all). Armed and past failures are gone,
+    /// as after a restart. Returns how many batches were lost.
     pub fn crash(&self, seed: u64) -> usize {
         let mut state = self.lock();
         let kept = mix(seed) as usize % (state.unsynced.len() + 1);
@@ -63,7 +63,8 @@ impl MemoryTable {
         lost
     }
 
-    /// Lets the next checkpoint fail. How much of it reached the disk only the next [`crash`](Self::crash) shows.
+    /// Lets the next checkpoint fail. How much of it reached the disk only the next [`crash`](Self::crash)
+    /// shows.
     pub fn fail_next_checkpoint(&self) {
         self.lock().fail_next_checkpoint = true;
     }
@@ -121,7 +122,10 @@ impl Table for MemoryTable {
         if until.is_some_and(|until| until <= from) {
             return Ok(Vec::new());
         }
-        let range = (Bound::Included(from), until.map_or(Bound::Unbounded, Bound::Excluded));
+        let range = (
+            Bound::Included(from),
+            until.map_or(Bound::Unbounded, Bound::Excluded),
+        );
         let entries = state.visible.range::<[u8], _>(range).take(limit);
         Ok(entries.map(|(key, value)| (key.clone(), value.clone())).collect())
     }

@@ -13,7 +13,10 @@ pub(crate) struct Sticky {
 
 impl Sticky {
     pub(crate) fn new(table: &'static str) -> Self {
-        Self { table, first: OnceLock::new() }
+        Self {
+            table,
+            first: OnceLock::new(),
+        }
     }
 
     /// Refuses once the table has failed.
@@ -27,7 +30,11 @@ impl Sticky {
         self.first
             .get_or_init(|| {
                 tracing::error!(table, operation, %reason, "the table has failed and serves nothing more");
-                TableError::Failed { table, operation, reason: reason.to_string().into() }
+                TableError::Failed {
+                    table,
+                    operation,
+                    reason: reason.to_string().into(),
+                }
             })
             .clone()
     }

@@ -1,6 +1,7 @@
 use crate::{Batch, TableError};
 
-/// The longest key, in bytes. Index pages hold a few hundred keys and must fit into one message of sled's log.
+/// The longest key, in bytes. Index pages hold a few hundred keys and must fit into one message of sled's
+/// log.
 pub const MAX_KEY_BYTES: usize = 1024;
 
 /// The longest value, in bytes. A leaf holds about twenty values and must fit into one message of sled's log:
@@ -16,12 +17,12 @@ pub type Entry = (Vec<u8>, Vec<u8>);
 
 /// An ordered map from byte strings to byte strings that outlives the process.
 ///
-/// What is applied is visible at once and durable at the next [`checkpoint`](Table::checkpoint). After a crash
-/// the table is what it was at its last checkpoint plus some of the batches applied since then: always the
-/// first of them in the order of their application, and never a part of one.
+/// What is applied is visible at once and durable at the next [`checkpoint`](Table::checkpoint). After a
+/// crash the table is what it was at its last checkpoint plus some of the batches applied since then: always
+/// the first of them in the order of their application, and never a part of one.
 ///
-/// After the first error of a write or a checkpoint nobody knows any more what is on disk, so every later call
-/// answers [`TableError::Failed`]; the process must stop serving (R10).
+/// After the first error of a write or a checkpoint nobody knows any more what is on disk, so every later
+/// call answers [`TableError::Failed`]; the process must stop serving (R10).
 pub trait Table: Send + Sync + 'static {
     /// The value of `key`, or `None` if it has none.
     ///
@@ -40,9 +41,10 @@ pub trait Table: Send + Sync + 'static {
     /// batch may be found applied or not when the table is opened again.
     fn apply(&self, batch: Batch) -> Result<(), TableError>;
 
-    /// The entries from `from` (inclusive) until `until` (exclusive, to the end of the table if `None`), in the
-    /// order of their keys, at most `limit` of them. One call sees one state of the table, never half a batch.
-    /// For the next page pass the last key followed by a zero byte. `from` may be empty, for the first page.
+    /// The entries from `from` (inclusive) until `until` (exclusive, to the end of the table if `None`), in
+    /// the order of their keys, at most `limit` of them. One call sees one state of the table, never half a
+    /// batch. For the next page pass the last key followed by a zero byte. `from` may be empty, for the first
+    /// page.
     ///
     /// # Errors
     ///

@@ -1,0 +1,555 @@
+//! The driver: runs transactions on the leader, from the request to the last acknowledgement.
+//!
+//! The protocol itself is [`unanimo_core::Transaction`]; here its effects are carried out. One task runs one
+//! transaction ([`run`]); the decisions that come together share a Raft entry ([`proposer`]); members are called
+//! through [`participants`]; and [`takeover`] makes a new leader go on where the old one left.
+//!
+//! Nothing in memory matters for safety. A leader may lose all of it at any moment: decisions are in the table
+//! (R1, R2), promises are in the participants' journals (R3), and what is neither is asked for again (R6).
+
+mod participants;
+mod proposer;
+mod run;
+mod takeover;
+
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use thiserror::Error;
+use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use unanimo_core::table::{Applied, Command, DecisionRecord, Proposal};
+use unanimo_core::{
+    AbortReason, ClusterId, Decision, Members, ParticipantId, Request, RequestHash, Transaction,
+    TransactionEffect, TransactionId, TransactionInput,
+};
+use unanimo_proto::transport::{Clock, Connector};
+use unanimo_proto::{Inquiry, InquiryAnswer, Registering};
+
+use crate::config::LimitsConfig;
+use crate::raft::{ProposeError, Replica};
+use participants::Participants;
+use proposer::Proposer;
+use run::Run;
+
+/// What an initiator that waits is told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Answer {
+    /// Recorded in the table (R2).
+    Decided(Decision),
+    /// The id belongs to another request.
+    Mismatch(RequestHash),
+    /// This node lost the leadership before it knew. Ask the next leader.
+    Lost,
+}
+
+/// Why a call was not carried out. Mapped to status codes in `service/status.rs`.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub(crate) enum DriverError {
+    /// This node is not the leader, or not yet ready; nothing was started.
+    #[error("this node does not lead the cluster")]
+    NotLeader,
+    /// It is not known whether a decision was recorded.
+    #[error("the leadership was lost before the decision was known")]
+    Unknown,
+    /// Too much is in flight; nothing was started (R14).
+    #[error("{in_flight} transactions are in flight, the limit of this node")]
+    Overloaded { in_flight: usize },
+    /// A member never registered; nothing was started.
+    #[error("participant {participant} is not known to this cluster; it registers when it first starts")]
+    UnknownParticipant { participant: ParticipantId },
+    /// The id belongs to another request (R12).
+    #[error(
+        "transaction {transaction} belongs to another request: its hash is {stored}, this one's is {asked}"
+    )]
+    Mismatch {
+        transaction: TransactionId,
+        stored: RequestHash,
+        asked: RequestHash,
+    },
+    /// The participant runs from an old copy of its data (R11).
+    #[error("{0}")]
+    Outdated(String),
+    /// This node's storage failed; the process is about to stop (R10).
+    #[error("the storage of this node failed: {0}")]
+    StorageFailed(String),
+}
+
+/// Runs transactions. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Driver {
+    shared: Arc<Shared>,
+}
+
+/// What every run shares.
+struct Shared {
+    limits: LimitsConfig,
+    replica: Replica,
+    proposer: Proposer,
+    participants: Participants,
+    clock: Arc<dyn Clock>,
+    /// How long a leader goes on without hearing from a majority.
+    quorum_patience: Duration,
+    /// The term in which this node leads and has applied everything that was decided before; none otherwise.
+    ready: watch::Sender<Option<u64>>,
+    running: Mutex<BTreeMap<TransactionId, Running>>,
+    /// Runs that are voting or deciding, against `limits.in_flight`.
+    in_flight: AtomicUsize,
+    tasks: TaskTracker,
+    stop: CancellationToken,
+}
+
+/// A transaction that this node is running.
+struct Running {
+    request_hash: RequestHash,
+    answer: watch::Receiver<Option<Answer>>,
+    inbox: mpsc::Sender<TransactionInput>,
+}
+
+/// How many transactions this node is running.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Load {
+    pub(crate) in_flight: usize,
+    pub(crate) completing: usize,
+}
+
+impl Driver {
+    /// Starts the driver of one node; it works whenever its replica leads.
+    pub(crate) fn start(
+        cluster: ClusterId,
+        limits: LimitsConfig,
+        replica: Replica,
+        connector: Arc<dyn Connector>,
+        clock: Arc<dyn Clock>,
+        quorum_patience: Duration,
+    ) -> Self {
+        let tasks = TaskTracker::new();
+        let stop = CancellationToken::new();
+        let shared = Arc::new(Shared {
+            proposer: Proposer::start(replica.clone(), &tasks, stop.clone()),
+            participants: Participants::new(cluster, replica.clone(), connector),
+            limits,
+            replica,
+            clock,
+            quorum_patience,
+            ready: watch::Sender::new(None),
+            running: Mutex::new(BTreeMap::new()),
+            in_flight: AtomicUsize::new(0),
+            tasks,
+            stop,
+        });
+        shared.tasks.spawn(takeover::lead_whenever_elected(
+            Arc::downgrade(&shared),
+            shared.stop.clone(),
+        ));
+        Self { shared }
+    }
+
+    /// Runs a one-shot request, or joins the run of the same request, and waits for the answer (R12).
+    pub(crate) async fn submit(
+        &self,
+        transaction: TransactionId,
+        request: &Request,
+        voting_timeout: Duration,
+    ) -> Result<Decision, DriverError> {
+        let asked = request.hash();
+        let members = request.branches().keys().cloned().collect();
+        let begin = |deadline| Transaction::submitted(transaction, request, deadline);
+        self.join_or_start(transaction, asked, &members, begin, voting_timeout)
+            .await
+    }
+
+    /// Commits an interactive transaction: its members have been told their operations already.
+    pub(crate) async fn commit(
+        &self,
+        transaction: TransactionId,
+        members: Members,
+        voting_timeout: Duration,
+    ) -> Result<Decision, DriverError> {
+        let asked = RequestHash::of_members(&members);
+        let begin = |deadline| Transaction::adopted(transaction, asked, members.clone(), deadline);
+        self.join_or_start(transaction, asked, &members, begin, voting_timeout)
+            .await
+    }
+
+    /// Aborts a transaction unless it is decided, and returns what holds.
+    pub(crate) async fn abort(
+        &self,
+        transaction: TransactionId,
+        members: Members,
+    ) -> Result<Decision, DriverError> {
+        let term = self.shared.leading()?;
+        if let Some(record) = self.shared.record(transaction)? {
+            return Ok(record.decision);
+        }
+        let running = self.shared.running().get(&transaction).map(|running| {
+            (
+                running.inbox.clone(),
+                running.answer.clone(),
+                running.request_hash,
+            )
+        });
+        if let Some((inbox, answer, request_hash)) = running {
+            // A run that ends meanwhile has its answer out already.
+            let _ = inbox.send(TransactionInput::AbortRequested).await;
+            return self.answered(transaction, request_hash, answer).await;
+        }
+        let proposal = Proposal {
+            transaction,
+            decision: Decision::Abort(AbortReason::Requested),
+            request_hash: RequestHash::of_members(&members),
+            unacknowledged: members.clone(),
+            members,
+            witnesses: BTreeMap::new(),
+            decided_at: self.shared.clock.now(),
+        };
+        let record = self.shared.decide(proposal).await?;
+        self.shared.resume(transaction, record.clone(), term);
+        Ok(record.decision)
+    }
+
+    /// What is decided, as far as this node has applied; after a read barrier if it leads and knows nothing.
+    pub(crate) async fn outcome(&self, transaction: TransactionId) -> Result<Option<Decision>, DriverError> {
+        if let Some(record) = self.shared.record(transaction)? {
+            // Decisions never change, so any replica that has applied one may tell it.
+            return Ok(Some(record.decision));
+        }
+        self.shared.leading()?;
+        self.shared.barrier().await?;
+        Ok(self.shared.record(transaction)?.map(|record| record.decision))
+    }
+
+    /// The decision for a branch in doubt, if this node has applied one.
+    pub(crate) fn known_decision(&self, inquiry: &Inquiry) -> Result<Option<Decision>, DriverError> {
+        let record = self.shared.record(inquiry.transaction)?;
+        Ok(record.map(|record| record.decision_for(inquiry.request_hash)))
+    }
+
+    /// Answers branches in doubt. What nobody is running and has no record is taken over: asked again, and decided
+    /// in the table before anybody is told (R5, R6).
+    pub(crate) async fn inquire(&self, inquiries: Vec<Inquiry>) -> Result<Vec<InquiryAnswer>, DriverError> {
+        let term = self.shared.leading()?;
+        let unknown = |inquiry: &Inquiry| {
+            let running = self.shared.running().contains_key(&inquiry.transaction);
+            Ok::<_, DriverError>(!running && self.shared.record(inquiry.transaction)?.is_none())
+        };
+        let mut barrier_needed = false;
+        for inquiry in &inquiries {
+            barrier_needed |= unknown(inquiry)?;
+        }
+        if barrier_needed {
+            // An old leader must not take over what a newer one has decided or is running.
+            self.shared.barrier().await?;
+        }
+        let mut answers = Vec::with_capacity(inquiries.len());
+        for inquiry in inquiries {
+            if let Some(decision) = self.known_decision(&inquiry)? {
+                answers.push(InquiryAnswer::Decided(decision));
+                continue;
+            }
+            self.adopt(inquiry, term);
+            answers.push(InquiryAnswer::Undecided);
+        }
+        Ok(answers)
+    }
+
+    /// Takes over an undecided transaction, unless it is running here.
+    fn adopt(&self, inquiry: Inquiry, term: u64) {
+        let Inquiry {
+            transaction,
+            request_hash,
+            members,
+        } = inquiry;
+        let timeout = self.shared.limits.voting_timeout(0);
+        let begin = |deadline| Transaction::adopted(transaction, request_hash, members, deadline);
+        // Overload is no harm: the participant asks again.
+        match self
+            .shared
+            .start_run(transaction, request_hash, term, timeout, begin)
+        {
+            Ok(Started::New(_)) => tracing::info!(tx = %transaction, "taking over an undecided transaction"),
+            Ok(Started::Joined { .. }) => {}
+            Err(error) => tracing::debug!(tx = %transaction, %error, "not taken over now"),
+        }
+    }
+
+    /// Records where a participant serves and how far its memory reaches (R11).
+    pub(crate) async fn register(&self, registering: Registering) -> Result<(), DriverError> {
+        self.shared.leading()?;
+        let Registering {
+            participant,
+            registration,
+        } = registering;
+        let offered = registration.clone();
+        let command = Command::Register {
+            participant: participant.clone(),
+            registration,
+        };
+        match self.shared.propose(command).await? {
+            Applied::Registered => {
+                tracing::info!(%participant, address = offered.address, generation = %offered.witness.generation, "registered");
+                Ok(())
+            }
+            Applied::Outdated { known } => Err(DriverError::Outdated(format!(
+                "participant {participant} at {} starts as {} with its journal at {}, but the cluster has seen {} and {} of it at {}: \
+                 it runs from an old copy of its data, or a second copy is running. Start it from its newest data folder; \
+                 if that is lost, give the service a new participant name",
+                offered.address,
+                offered.witness.generation,
+                offered.witness.position,
+                known.witness.generation,
+                known.witness.position,
+                known.address,
+            ))),
+            other => unreachable!("a registration was proposed, the table applied {other:?}"),
+        }
+    }
+
+    /// Whether this node leads and has applied everything decided before.
+    pub(crate) fn is_ready(&self) -> bool {
+        self.shared.ready.borrow().is_some()
+    }
+
+    /// Follows whether this node is ready to lead.
+    pub(crate) fn readiness(&self) -> watch::Receiver<Option<u64>> {
+        self.shared.ready.subscribe()
+    }
+
+    /// How much this node is running.
+    pub(crate) fn load(&self) -> Load {
+        let in_flight = self.shared.in_flight.load(Ordering::Relaxed);
+        let running = self.shared.running().len();
+        Load {
+            in_flight,
+            completing: running.saturating_sub(in_flight),
+        }
+    }
+
+    /// Stops taking new transactions and waits until those that are voting have their answer, at most `patience`.
+    pub(crate) async fn drain(&self, patience: Duration) {
+        let deadline = tokio::time::Instant::now() + patience;
+        while self.shared.in_flight.load(Ordering::Relaxed) > 0 && tokio::time::Instant::now() < deadline {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
+    /// Ends every run and lets go of the replica. What was running is left to the next leader.
+    pub(crate) async fn stop(&self, patience: Duration) {
+        self.shared.stop.cancel();
+        self.shared.ready.send_replace(None);
+        self.shared.tasks.close();
+        if tokio::time::timeout(patience, self.shared.tasks.wait())
+            .await
+            .is_err()
+        {
+            tracing::warn!("some runs did not end in time");
+        }
+    }
+
+    /// Answers from the table, joins a run of the same request, or starts one. While another request runs under the
+    /// id, waits for what the table says: until then either may still win it.
+    async fn join_or_start(
+        &self,
+        transaction: TransactionId,
+        asked: RequestHash,
+        members: &Members,
+        begin: impl Fn(unanimo_core::Timestamp) -> (Transaction, Vec<TransactionEffect>),
+        voting_timeout: Duration,
+    ) -> Result<Decision, DriverError> {
+        loop {
+            let term = self.shared.leading()?;
+            if let Some(record) = self.shared.record(transaction)? {
+                let stored = record.request_hash;
+                let ours = stored == asked;
+                return if ours {
+                    Ok(record.decision)
+                } else {
+                    Err(DriverError::Mismatch {
+                        transaction,
+                        stored,
+                        asked,
+                    })
+                };
+            }
+            for participant in members {
+                if self.shared.registration(participant)?.is_none() {
+                    return Err(DriverError::UnknownParticipant {
+                        participant: participant.clone(),
+                    });
+                }
+            }
+            let started = self
+                .shared
+                .start_run(transaction, asked, term, voting_timeout, &begin)?;
+            let (request_hash, answer) = match started {
+                Started::New(answer) => (asked, answer),
+                Started::Joined { request_hash, answer } => (request_hash, answer),
+            };
+            let told = self.answered(transaction, request_hash, answer).await;
+            if request_hash == asked {
+                return told;
+            }
+            // Whoever won the id, it stands in the table now; anything else is for the caller to try again.
+            match told {
+                Ok(_) | Err(DriverError::Mismatch { .. }) => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    async fn answered(
+        &self,
+        transaction: TransactionId,
+        asked: RequestHash,
+        mut answer: watch::Receiver<Option<Answer>>,
+    ) -> Result<Decision, DriverError> {
+        let told = match answer.wait_for(Option::is_some).await {
+            Ok(told) => told.clone(),
+            // The run ended without a word: it was dropped with the runtime.
+            Err(_) => None,
+        };
+        match told {
+            Some(Answer::Decided(decision)) => Ok(decision),
+            Some(Answer::Mismatch(stored)) => Err(DriverError::Mismatch {
+                transaction,
+                stored,
+                asked,
+            }),
+            Some(Answer::Lost) | None => Err(DriverError::Unknown),
+        }
+    }
+}
+
+/// What came of asking for a run.
+enum Started {
+    New(watch::Receiver<Option<Answer>>),
+    Joined {
+        request_hash: RequestHash,
+        answer: watch::Receiver<Option<Answer>>,
+    },
+}
+
+impl Shared {
+    fn running(&self) -> MutexGuard<'_, BTreeMap<TransactionId, Running>> {
+        // The map is consistent between any two statements, so a panic elsewhere does not spoil it.
+        self.running.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The term in which this node leads and is ready.
+    fn leading(&self) -> Result<u64, DriverError> {
+        (*self.ready.borrow()).ok_or(DriverError::NotLeader)
+    }
+
+    fn record(&self, transaction: TransactionId) -> Result<Option<DecisionRecord>, DriverError> {
+        self.replica
+            .record(transaction)
+            .map_err(|error| DriverError::StorageFailed(error.to_string()))
+    }
+
+    fn registration(
+        &self,
+        participant: &ParticipantId,
+    ) -> Result<Option<unanimo_core::table::Registration>, DriverError> {
+        self.replica
+            .registration(participant)
+            .map_err(|error| DriverError::StorageFailed(error.to_string()))
+    }
+
+    async fn barrier(&self) -> Result<(), DriverError> {
+        self.replica.read_barrier().await.map_err(DriverError::from)
+    }
+
+    async fn propose(&self, command: Command) -> Result<Applied, DriverError> {
+        self.proposer.propose(command).await.map_err(DriverError::from)
+    }
+
+    /// Records a decision, and returns the one that stands (R1).
+    async fn decide(&self, proposal: Proposal) -> Result<DecisionRecord, DriverError> {
+        match self.propose(Command::Decide(proposal)).await? {
+            Applied::Decided(record) => Ok(record),
+            other => unreachable!("a decision was proposed, the table applied {other:?}"),
+        }
+    }
+
+    /// Starts a run, or finds the one there is.
+    fn start_run(
+        self: &Arc<Self>,
+        transaction: TransactionId,
+        request_hash: RequestHash,
+        term: u64,
+        voting_timeout: Duration,
+        begin: impl FnOnce(unanimo_core::Timestamp) -> (Transaction, Vec<TransactionEffect>),
+    ) -> Result<Started, DriverError> {
+        let mut running = self.running();
+        let vacant = match running.entry(transaction) {
+            Entry::Occupied(found) => {
+                let found = found.get();
+                let (request_hash, answer) = (found.request_hash, found.answer.clone());
+                return Ok(Started::Joined { request_hash, answer });
+            }
+            Entry::Vacant(vacant) => vacant,
+        };
+        let in_flight = self.in_flight.load(Ordering::Relaxed);
+        if in_flight >= self.limits.in_flight {
+            return Err(DriverError::Overloaded { in_flight });
+        }
+        let (state, effects) = begin(self.clock.now().after(voting_timeout));
+        let (run, handle) = Run::voting(self.clone(), state, term, voting_timeout, request_hash);
+        let answer = handle.answer.clone();
+        vacant.insert(handle);
+        drop(running);
+        self.tasks.spawn(run.drive(effects));
+        Ok(Started::New(answer))
+    }
+
+    /// Delivers a recorded decision, unless somebody does already.
+    fn resume(self: &Arc<Self>, transaction: TransactionId, record: DecisionRecord, term: u64) {
+        if record.is_ended() {
+            return;
+        }
+        let mut running = self.running();
+        let Entry::Vacant(vacant) = running.entry(transaction) else {
+            return;
+        };
+        let request_hash = record.request_hash;
+        let (state, effects) = Transaction::resumed(transaction, record);
+        let (run, handle) = Run::completing(self.clone(), state, term, request_hash);
+        vacant.insert(handle);
+        drop(running);
+        self.tasks.spawn(run.drive(effects));
+    }
+
+    /// Whether a majority has confirmed this leader lately.
+    fn has_quorum(&self) -> bool {
+        let patience = self.quorum_patience.as_millis();
+        self.replica
+            .status()
+            .since_quorum_ms
+            .is_none_or(|since| u128::from(since) < patience)
+    }
+
+    /// Runs that wait for acknowledgements only.
+    fn completing(&self) -> usize {
+        self.running()
+            .len()
+            .saturating_sub(self.in_flight.load(Ordering::Relaxed))
+    }
+}
+
+impl From<ProposeError> for DriverError {
+    fn from(error: ProposeError) -> Self {
+        match error {
+            ProposeError::NotLeader { .. } | ProposeError::Busy => Self::NotLeader,
+            ProposeError::Unknown => Self::Unknown,
+            // The limits on members and names keep an entry far below its limit.
+            ProposeError::TooLarge { bytes, limit } => Self::StorageFailed(format!(
+                "an entry of {bytes} bytes was built, the limit is {limit}"
+            )),
+            ProposeError::Failed(message) => Self::StorageFailed(message),
+        }
+    }
+}

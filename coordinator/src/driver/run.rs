@@ -1,0 +1,292 @@
+//! One task that runs one transaction: carries out the effects of its state machine, in order.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use futures::StreamExt as _;
+use futures::stream::FuturesUnordered;
+use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, sleep_until};
+use unanimo_core::table::Command;
+use unanimo_core::{
+    Decision, Operation, ParticipantId, RequestHash, Transaction, TransactionEffect, TransactionId,
+    TransactionInput, TransactionPhase,
+};
+use unanimo_proto::{ErrorReason, PrepareMessage};
+
+use super::participants::Participants;
+use super::{Answer, Running, Shared};
+
+/// Inputs from outside that may wait for a run. Only initiators that ask for an abort use it.
+const INBOX: usize = 4;
+
+type Call = Pin<Box<dyn Future<Output = Event> + Send>>;
+
+/// What a call came back with.
+enum Event {
+    Input(TransactionInput),
+    /// The decision may or may not be recorded; whoever leads next knows.
+    Lost,
+    /// A member is away and too much waits for such; the table remembers it.
+    Parked,
+}
+
+/// A run of one transaction on the leader of one term.
+pub(super) struct Run {
+    shared: Arc<Shared>,
+    transaction: Transaction,
+    term: u64,
+    deadline: Instant,
+    answer: watch::Sender<Option<Answer>>,
+    inbox: mpsc::Receiver<TransactionInput>,
+    /// Counted in `in_flight` until the decision is known.
+    voting: bool,
+    calls: FuturesUnordered<Call>,
+}
+
+impl Run {
+    /// A run that starts with the voting phase.
+    pub(super) fn voting(
+        shared: Arc<Shared>,
+        transaction: Transaction,
+        term: u64,
+        voting_timeout: Duration,
+        request_hash: RequestHash,
+    ) -> (Self, Running) {
+        shared.in_flight.fetch_add(1, Ordering::Relaxed);
+        Self::new(shared, transaction, term, voting_timeout, request_hash, true)
+    }
+
+    /// A run that only delivers a decision that is recorded.
+    pub(super) fn completing(
+        shared: Arc<Shared>,
+        transaction: Transaction,
+        term: u64,
+        request_hash: RequestHash,
+    ) -> (Self, Running) {
+        Self::new(shared, transaction, term, Duration::ZERO, request_hash, false)
+    }
+
+    fn new(
+        shared: Arc<Shared>,
+        transaction: Transaction,
+        term: u64,
+        voting_timeout: Duration,
+        request_hash: RequestHash,
+        voting: bool,
+    ) -> (Self, Running) {
+        let told = match transaction.phase() {
+            TransactionPhase::Completing { decision, .. } | TransactionPhase::Ended { decision } => {
+                Some(Answer::Decided(decision.clone()))
+            }
+            TransactionPhase::Preparing { .. } | TransactionPhase::Deciding { .. } => None,
+        };
+        let (answer, told) = watch::channel(told);
+        let (sender, inbox) = mpsc::channel(INBOX);
+        let deadline = Instant::now() + voting_timeout;
+        let calls = FuturesUnordered::new();
+        let run = Self {
+            shared,
+            transaction,
+            term,
+            deadline,
+            answer,
+            inbox,
+            voting,
+            calls,
+        };
+        (
+            run,
+            Running {
+                request_hash,
+                answer: told,
+                inbox: sender,
+            },
+        )
+    }
+
+    /// Runs the transaction until every member has acknowledged, or this node no longer leads.
+    pub(super) async fn drive(mut self, effects: Vec<TransactionEffect>) {
+        let mut leading = self.shared.ready.subscribe();
+        self.carry_out(effects);
+        while !matches!(self.transaction.phase(), TransactionPhase::Ended { .. }) {
+            let preparing = matches!(self.transaction.phase(), TransactionPhase::Preparing { .. });
+            // All arms are cancel safe: a call that loses stays in `calls`, the receivers take nothing when they
+            // lose, and the sleep is made anew.
+            let event = tokio::select! {
+                Some(event) = self.calls.next() => event,
+                Some(input) = self.inbox.recv() => Event::Input(input),
+                () = sleep_until(self.deadline), if preparing => Event::Input(TransactionInput::TimerFired),
+                _ = leading.wait_for(|ready| *ready != Some(self.term)) => Event::Lost,
+            };
+            match event {
+                Event::Input(input) => {
+                    let effects = self.transaction.step(input, self.shared.clock.now());
+                    self.carry_out(effects);
+                }
+                Event::Lost => {
+                    self.tell(Answer::Lost);
+                    return;
+                }
+                Event::Parked => return,
+            }
+        }
+        self.finish_calls().await;
+    }
+
+    /// The last effects of a run are proposals that nobody waits for.
+    async fn finish_calls(&mut self) {
+        while self.calls.next().await.is_some() {}
+    }
+
+    fn carry_out(&mut self, effects: Vec<TransactionEffect>) {
+        let tx = self.transaction.id();
+        for effect in effects {
+            match effect {
+                TransactionEffect::Prepare {
+                    participant,
+                    operation,
+                } => self.prepare(participant, operation),
+                TransactionEffect::Decide(proposal) => {
+                    // The votes still missing no longer matter.
+                    self.calls.clear();
+                    let shared = self.shared.clone();
+                    self.calls.push(Box::pin(async move {
+                        match shared.decide(proposal).await {
+                            Ok(record) => Event::Input(TransactionInput::DecisionRecorded(record)),
+                            Err(error) => {
+                                tracing::info!(%tx, %error, "the decision is left to the next leader");
+                                Event::Lost
+                            }
+                        }
+                    }));
+                }
+                TransactionEffect::Answer(decision) => {
+                    tracing::debug!(%tx, %decision, "decided");
+                    self.tell(Answer::Decided(decision));
+                }
+                TransactionEffect::AnswerMismatch { stored } => self.tell(Answer::Mismatch(stored)),
+                TransactionEffect::Deliver {
+                    participant,
+                    decision,
+                } => self.deliver(participant, decision),
+                TransactionEffect::RecordAcknowledged { participants } => {
+                    let shared = self.shared.clone();
+                    self.calls.push(Box::pin(async move {
+                        let command = Command::Acknowledge {
+                            transaction: tx,
+                            participants,
+                        };
+                        shared.proposer.propose_lazily(command).await;
+                        Event::Parked
+                    }));
+                }
+                TransactionEffect::Ignored(why) => tracing::trace!(%tx, ?why, "ignored"),
+                TransactionEffect::Alarm(violation) => {
+                    tracing::error!(%tx, %violation, "a rule of the protocol was broken; nothing was changed");
+                }
+            }
+        }
+    }
+
+    fn prepare(&mut self, participant: ParticipantId, operation: Option<Operation>) {
+        let message = PrepareMessage {
+            transaction: self.transaction.id(),
+            participant: participant.clone(),
+            members: self.transaction.members().clone(),
+            request_hash: self.transaction.request_hash(),
+            operation,
+            remaining: Duration::ZERO,
+            epoch: self.term,
+        };
+        let (shared, deadline) = (self.shared.clone(), self.deadline);
+        self.calls.push(Box::pin(async move {
+            let told = shared.participants.prepare(message, deadline).await;
+            Event::Input(TransactionInput::Voted {
+                participant,
+                vote: told.vote,
+                witness: told.witness,
+            })
+        }));
+    }
+
+    fn deliver(&mut self, participant: ParticipantId, decision: Decision) {
+        let delivery = Delivery {
+            shared: self.shared.clone(),
+            transaction: self.transaction.id(),
+            request_hash: self.transaction.request_hash(),
+            participant,
+            decision,
+            term: self.term,
+        };
+        self.calls.push(Box::pin(delivery.until_acknowledged()));
+    }
+
+    fn tell(&mut self, answer: Answer) {
+        // The first answer is the answer; later ones can only repeat it.
+        self.answer.send_if_modified(|told| {
+            let first = told.is_none();
+            told.get_or_insert(answer);
+            first
+        });
+        self.no_longer_voting();
+    }
+
+    fn no_longer_voting(&mut self) {
+        if std::mem::take(&mut self.voting) {
+            self.shared.in_flight.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+}
+
+impl Drop for Run {
+    fn drop(&mut self) {
+        // However a run ends, also by a panic: nobody waits for it in vain, and the id can be run again.
+        self.no_longer_voting();
+        self.shared.running().remove(&self.transaction.id());
+    }
+}
+
+/// One decision on its way to one member.
+struct Delivery {
+    shared: Arc<Shared>,
+    transaction: TransactionId,
+    request_hash: RequestHash,
+    participant: ParticipantId,
+    decision: Decision,
+    term: u64,
+}
+
+impl Delivery {
+    async fn until_acknowledged(self) -> Event {
+        let Self {
+            shared,
+            transaction: tx,
+            request_hash,
+            participant,
+            decision,
+            term,
+        } = self;
+        for attempt in 0.. {
+            let told = shared
+                .participants
+                .deliver_once(&participant, tx, request_hash, &decision, term)
+                .await;
+            let Err(error) = told else {
+                return Event::Input(TransactionInput::Acknowledged { participant });
+            };
+            if unanimo_proto::reason_of(&error) == Some(ErrorReason::Violation) {
+                tracing::error!(%tx, %participant, %decision, %error, "a participant refuses the decision");
+            } else {
+                tracing::debug!(%tx, %participant, %error, "the decision is delivered again");
+            }
+            if shared.completing() > shared.limits.completing {
+                return Event::Parked;
+            }
+            tokio::time::sleep(Participants::pause(attempt)).await;
+        }
+        Event::Parked
+    }
+}

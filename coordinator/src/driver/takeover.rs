@@ -1,0 +1,101 @@
+//! What a node does when it becomes the leader, and while it is.
+
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep};
+use tokio_util::sync::CancellationToken;
+
+use super::Shared;
+use crate::raft::Leadership;
+
+/// How often the leader checks that a quorum still follows it.
+const CHECK: Duration = Duration::from_millis(100);
+/// How often the table is searched for decisions that somebody has yet to acknowledge and nobody is delivering.
+const SWEEP: Duration = Duration::from_secs(2);
+/// Records read from the table at a time.
+const PAGE: usize = 256;
+
+/// Leads in every term this node is elected in, until the driver is gone.
+pub(super) async fn lead_whenever_elected(weak: Weak<Shared>, stop: CancellationToken) {
+    stop.run_until_cancelled(lead_in_every_term(&weak)).await;
+}
+
+async fn lead_in_every_term(weak: &Weak<Shared>) {
+    let Some(mut leadership) = weak.upgrade().map(|shared| shared.replica.leadership()) else {
+        return;
+    };
+    loop {
+        let Ok(term) = leadership
+            .wait_for(|now| now.this_node_leads)
+            .await
+            .map(|now| now.term)
+        else {
+            return;
+        };
+        let Some(shared) = weak.upgrade() else { return };
+        // Everything decided before this term has to be applied here before anything is said: else an old
+        // decision would be missing, and its transaction would be run again.
+        if let Err(error) = shared.replica.read_barrier().await {
+            tracing::debug!(term, ?error, "not ready to lead");
+            drop(shared);
+            sleep(Duration::from_millis(5)).await;
+            continue;
+        }
+        tracing::info!(term, "leading");
+        shared.ready.send_replace(Some(term));
+        drop(shared);
+        lead(weak, term, &mut leadership).await;
+        let Some(shared) = weak.upgrade() else { return };
+        shared.ready.send_replace(None);
+        tracing::info!(term, "no longer leading");
+    }
+}
+
+/// Keeps delivering until another term begins or the quorum is gone.
+async fn lead(weak: &Weak<Shared>, term: u64, leadership: &mut tokio::sync::watch::Receiver<Leadership>) {
+    let mut next_sweep = Instant::now();
+    loop {
+        let Some(shared) = weak.upgrade() else { return };
+        let still = {
+            let now = leadership.borrow_and_update();
+            now.this_node_leads && now.term == term
+        };
+        if !still || !shared.has_quorum() {
+            return;
+        }
+        if Instant::now() >= next_sweep {
+            sweep(&shared, term);
+            next_sweep = Instant::now() + SWEEP;
+        }
+        drop(shared);
+        // Cancel safe: `changed` only marks the value as seen.
+        tokio::select! {
+            changed = leadership.changed() => if changed.is_err() { return },
+            () = sleep(CHECK) => {}
+        }
+    }
+}
+
+/// Resumes the decisions that members have yet to acknowledge: those of earlier leaders, and those that were
+/// parked because a member was away.
+fn sweep(shared: &Arc<Shared>, term: u64) {
+    let mut after = None;
+    loop {
+        let page = match shared.replica.unended(after, PAGE) {
+            Ok(page) => page,
+            Err(error) => {
+                tracing::error!(%error, "cannot search the table for unfinished transactions");
+                return;
+            }
+        };
+        let Some((last, _)) = page.last() else { return };
+        after = Some(*last);
+        for (transaction, record) in page {
+            if shared.completing() >= shared.limits.completing {
+                return;
+            }
+            shared.resume(transaction, record, term);
+        }
+    }
+}

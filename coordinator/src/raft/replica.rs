@@ -1,0 +1,518 @@
+//! One replica of the decision table: what the rest of the coordinator holds.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use openraft::async_runtime::watch::WatchReceiver as _;
+use openraft::errors::{
+    ClientWriteError, Fatal, ForwardReason, ForwardToLeader, LinearizableReadError, RaftError,
+};
+use openraft::metrics::WaitError;
+use openraft::{LogIdOptionExt as _, ReadPolicy, ServerState};
+use tokio::sync::{Semaphore, watch};
+use tokio_util::sync::{CancellationToken, DropGuard};
+use unanimo_core::table::{Applied, Command, DecisionRecord, Registration};
+use unanimo_core::{ParticipantId, TransactionId};
+use unanimo_proto::storage::{decode_registration, encode_commands};
+use unanimo_table::Table;
+
+use super::background::{self, WriterHandle};
+use super::counted_disk::CountedDisk;
+use super::failure::Failure;
+use super::log_records::Owner;
+use super::log_store::{LogStore, MAX_APPEND_BYTES};
+use super::network::Network;
+use super::raft_config;
+use super::service::RaftService;
+use super::snapshot_store::SnapshotStore;
+use super::state_machine::StateMachine;
+use super::status;
+use super::table_view::{self, REGISTRATIONS, ReadTableError, UNENDED};
+use super::type_config::{Commands, TypeConfig};
+use super::{Leader, Leadership, ProposeError, ReplicaOptions, ReplicaParts, ReplicaStatus, StartError};
+
+pub(super) type Raft = openraft::Raft<TypeConfig, StateMachine>;
+pub(super) type Metrics = openraft::RaftMetrics<TypeConfig>;
+
+/// The most that one command may take, in bytes. What it leaves in the table has to fit into one value of it.
+const MAX_COMMAND_BYTES: usize = 48 * 1024;
+/// How long a snapshot that was asked for is waited for.
+const SNAPSHOT_PATIENCE: Duration = Duration::from_secs(600);
+
+/// One replica of the decision table. Cheap to clone; usable from any task.
+///
+/// Reads are local: they show what this node has applied. Decisions never change, so a record that is found holds
+/// everywhere; that none is found means something only behind a [`read_barrier`](Self::read_barrier).
+#[derive(Clone)]
+pub(crate) struct Replica {
+    pub(super) shared: Arc<Shared>,
+}
+
+pub(super) struct Shared {
+    pub(super) options: ReplicaOptions,
+    pub(super) raft: Raft,
+    pub(super) machine: StateMachine,
+    pub(super) leadership: watch::Sender<Leadership>,
+    pub(super) failure: Failure,
+    /// Held while the membership changes, so that one change ends before the next begins.
+    pub(super) changing: Arc<tokio::sync::Mutex<()>>,
+    table: Arc<dyn Table>,
+    log: LogStore,
+    log_syncs: Arc<AtomicU64>,
+    writer: Mutex<Option<WriterHandle>>,
+    stopping: CancellationToken,
+    parts: Running,
+}
+
+/// What is needed to the end.
+struct Running {
+    background: super::Background,
+    used_before: bool,
+}
+
+impl Replica {
+    /// Starts the replica where it stopped, and returns it with the service that the other nodes call. A table
+    /// that lost what it had is rebuilt from the snapshot and the log before this returns.
+    ///
+    /// # Errors
+    ///
+    /// Every error means that the node must not run on what it has; its message says what to do.
+    pub(crate) async fn start(
+        options: ReplicaOptions,
+        parts: ReplicaParts,
+    ) -> Result<(Self, RaftService), StartError> {
+        let config = Arc::new(raft_config::of(&options)?);
+        check_limits(&parts)?;
+        let failure = Failure::new();
+        let snapshots = SnapshotStore::open(parts.snapshot_disk, options.cluster.clone());
+        let snapshots = Arc::new(snapshots.map_err(StartError::Snapshots)?);
+        let (log_disk, log_syncs) = CountedDisk::wrap(parts.log_disk);
+        let owner = Owner {
+            cluster: options.cluster.clone(),
+            node: options.node,
+        };
+        let covering = Some(Arc::clone(&snapshots));
+        let (log, writer) = LogStore::open(
+            log_disk,
+            parts.journal_options,
+            owner,
+            options.cached_log_bytes,
+            covering,
+        )?;
+        let (table, background) = (parts.table, parts.background);
+        let machine = StateMachine::open(
+            Arc::clone(&table),
+            Arc::clone(&snapshots),
+            background,
+            failure.clone(),
+        )?;
+        close_gap(&log, &machine, &snapshots)?;
+
+        let told = failure.clone();
+        log.journal().on_failure(move |failed| told.tell(failed));
+        let writer = WriterHandle::start(background, writer).map_err(StartError::Thread)?;
+        let network = Network {
+            cluster: options.cluster.clone(),
+            node: options.node,
+            connector: parts.connector,
+            background,
+            answer_timeout: Duration::from_millis(options.election_max_ms),
+        };
+        let used_before = log.is_used();
+        let raft = Raft::new(options.node.0, config, network, log.clone(), machine.clone()).await;
+        let raft = match raft {
+            Ok(raft) => raft,
+            Err(error) => {
+                log.journal().close();
+                writer.ended().await;
+                return Err(StartError::Resume {
+                    reason: error.to_string(),
+                });
+            }
+        };
+        let stopping = CancellationToken::new();
+        let service = RaftService {
+            cluster: options.cluster.clone(),
+            node: options.node,
+            raft: raft.clone(),
+            snapshots,
+            background,
+            receiving: Arc::new(Semaphore::new(1)),
+            stopping: stopping.clone(),
+        };
+        warn_of_other_address(&raft, &options);
+        let leadership = watch::Sender::new(Leadership::default());
+        tokio::spawn(follow(
+            raft.metrics(),
+            leadership.clone(),
+            failure.clone(),
+            stopping.clone().drop_guard(),
+        ));
+        let shared = Shared {
+            options,
+            raft,
+            machine,
+            leadership,
+            failure,
+            changing: Arc::new(tokio::sync::Mutex::new(())),
+            table,
+            log,
+            log_syncs,
+            writer: Mutex::new(Some(writer)),
+            stopping,
+            parts: Running {
+                background,
+                used_before,
+            },
+        };
+        Ok((
+            Self {
+                shared: Arc::new(shared),
+            },
+            service,
+        ))
+    }
+
+    /// Whether this node is, or ever was, part of a cluster.
+    pub(crate) fn is_formed(&self) -> bool {
+        self.shared.parts.used_before || self.shared.log.is_used()
+    }
+
+    /// Has commands applied, together and in this order, and returns what each led to.
+    ///
+    /// # Errors
+    ///
+    /// See [`ProposeError`]: unless the error is definite nothing may be concluded. The same holds if the returned
+    /// future is dropped.
+    pub(crate) async fn propose(&self, commands: Vec<Command>) -> Result<Vec<Applied>, ProposeError> {
+        let encoded = encode_commands(&commands);
+        check_size(&commands, encoded.len())?;
+        let proposed = self.shared.raft.client_write(Commands(encoded));
+        match tokio::time::timeout(self.shared.options.propose_timeout(), proposed).await {
+            Ok(Ok(response)) => Ok(response.data.0),
+            Ok(Err(RaftError::APIError(ClientWriteError::ForwardToLeader(forward)))) => {
+                Err(self.refused(forward))
+            }
+            Ok(Err(RaftError::Fatal(fatal))) => Err(self.stopped(&fatal)),
+            Ok(Err(RaftError::APIError(ClientWriteError::LogEntryDiscarded(_)))) => {
+                Err(ProposeError::Unknown)
+            }
+            Ok(Err(RaftError::APIError(error))) => {
+                unreachable!("commands change no membership and have no preconditions: {error}")
+            }
+            Err(_) => Err(ProposeError::Unknown),
+        }
+    }
+
+    /// Waits until this node has proved that it leads and has applied everything that was decided before the call.
+    ///
+    /// # Errors
+    ///
+    /// Never [`ProposeError::Unknown`]: without an answer in time it is [`ProposeError::Busy`].
+    pub(crate) async fn read_barrier(&self) -> Result<(), ProposeError> {
+        let proved = self.shared.raft.ensure_linearizable(ReadPolicy::ReadIndex);
+        match tokio::time::timeout(self.shared.options.propose_timeout(), proved).await {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(RaftError::APIError(LinearizableReadError::ForwardToLeader(forward)))) => {
+                Err(self.refused(forward))
+            }
+            Ok(Err(RaftError::APIError(LinearizableReadError::QuorumNotEnough(_)))) | Err(_) => {
+                Err(ProposeError::Busy)
+            }
+            Ok(Err(RaftError::Fatal(fatal))) => Err(self.stopped(&fatal)),
+        }
+    }
+
+    /// Who leads, now and whenever it changes.
+    pub(crate) fn leadership(&self) -> watch::Receiver<Leadership> {
+        self.shared.leadership.subscribe()
+    }
+
+    /// The record of a transaction, if this node has applied its decision.
+    ///
+    /// # Errors
+    ///
+    /// The table has failed; so has the replica.
+    pub(crate) fn record(
+        &self,
+        transaction: TransactionId,
+    ) -> Result<Option<DecisionRecord>, ReadTableError> {
+        table_view::record(&*self.shared.table, transaction)
+    }
+
+    /// What this node knows of a participant.
+    ///
+    /// # Errors
+    ///
+    /// The table has failed; so has the replica.
+    pub(crate) fn registration(
+        &self,
+        participant: &ParticipantId,
+    ) -> Result<Option<Registration>, ReadTableError> {
+        table_view::registration(&*self.shared.table, participant)
+    }
+
+    /// Every participant that this node knows of, in the order of their names.
+    ///
+    /// # Errors
+    ///
+    /// The table has failed; so has the replica.
+    pub(crate) fn registrations(&self) -> Result<Vec<(ParticipantId, Registration)>, ReadTableError> {
+        let entries = self
+            .shared
+            .table
+            .scan(REGISTRATIONS.0, Some(REGISTRATIONS.1), usize::MAX)?;
+        entries
+            .iter()
+            .map(|(key, value)| Ok((table_view::participant_of(key)?, decode_registration(value)?)))
+            .collect()
+    }
+
+    /// Transactions that are decided and that some member has yet to acknowledge: the first `limit` after
+    /// `after`, in the order of their ids.
+    ///
+    /// # Errors
+    ///
+    /// The table has failed; so has the replica.
+    pub(crate) fn unended(
+        &self,
+        after: Option<TransactionId>,
+        limit: usize,
+    ) -> Result<Vec<(TransactionId, DecisionRecord)>, ReadTableError> {
+        let from = match after {
+            Some(after) => [table_view::unended_key(after).as_slice(), &[0]].concat(),
+            None => UNENDED.0.to_vec(),
+        };
+        let mut found = Vec::new();
+        for (key, _) in self.shared.table.scan(&from, Some(UNENDED.1), limit)? {
+            let transaction = table_view::transaction_of(&key)?;
+            // It may have ended since the keys were read.
+            let record = self.record(transaction)?.filter(|record| !record.is_ended());
+            found.extend(record.map(|record| (transaction, record)));
+        }
+        Ok(found)
+    }
+
+    /// Takes a snapshot of everything applied, and returns when it is durable. The log may be purged after it.
+    ///
+    /// # Errors
+    ///
+    /// [`ProposeError::Failed`], and [`ProposeError::Unknown`] if it took longer than ten minutes.
+    pub(crate) async fn take_snapshot(&self) -> Result<(), ProposeError> {
+        let applied = self.metrics().last_applied;
+        if self.metrics().snapshot >= applied {
+            return Ok(());
+        }
+        self.shared
+            .raft
+            .trigger()
+            .snapshot()
+            .await
+            .map_err(|fatal| self.stopped(&fatal))?;
+        let wait = self.shared.raft.wait(Some(SNAPSHOT_PATIENCE));
+        match wait
+            .metrics(|metrics| metrics.snapshot >= applied, "snapshot taken")
+            .await
+        {
+            Ok(_) => Ok(()),
+            Err(WaitError::Timeout(..)) => Err(ProposeError::Unknown),
+            Err(WaitError::ShuttingDown) => Err(self.stopped(&Fatal::Stopped)),
+        }
+    }
+
+    /// The replica as it is now.
+    pub(crate) fn status(&self) -> ReplicaStatus {
+        status::of(&self.metrics(), self.shared.log_syncs.load(Ordering::Relaxed))
+    }
+
+    /// Becomes something once the replica has failed: the process has to stop serving and exit (R10).
+    pub(crate) fn failed(&self) -> watch::Receiver<Option<String>> {
+        self.shared.failure.watch()
+    }
+
+    /// Stops the replica: what it has accepted is made durable as far as possible, nothing is accepted any more.
+    /// Proposals that wait get no definite answer.
+    pub(crate) async fn shutdown(&self) {
+        self.shared.stopping.cancel();
+        if let Err(error) = self.shared.raft.shutdown().await {
+            tracing::warn!(%error, "the replica did not stop in order");
+        }
+        // Spares the next start the entries since the last checkpoint.
+        let table = Arc::clone(&self.shared.table);
+        let checkpoint = background::run(self.shared.parts.background, move || table.checkpoint()).await;
+        if let Ok(Err(error)) = checkpoint {
+            tracing::warn!(%error, "no checkpoint at the end; the next start applies more of the log");
+        }
+        self.shared.log.journal().close();
+        let writer = self
+            .shared
+            .writer
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+        if let Some(writer) = writer {
+            writer.ended().await;
+        }
+    }
+
+    pub(super) fn metrics(&self) -> Metrics {
+        self.shared.raft.metrics().borrow_watched().clone()
+    }
+
+    /// Why nothing was appended.
+    fn refused(&self, forward: ForwardToLeader<TypeConfig>) -> ProposeError {
+        match forward.reason {
+            ForwardReason::LeaseExpired => ProposeError::Busy,
+            ForwardReason::NotLeader | ForwardReason::LeadershipTransfer => ProposeError::NotLeader {
+                leader: self.leader_of(forward),
+            },
+        }
+    }
+
+    pub(super) fn leader_of(&self, forward: ForwardToLeader<TypeConfig>) -> Option<Leader> {
+        let (node, address) = (forward.leader_id?, forward.leader_node?.addr);
+        let term = self.metrics().current_term;
+        Some(Leader {
+            node: super::NodeId(node),
+            address,
+            term,
+        })
+    }
+
+    fn stopped(&self, fatal: &Fatal<TypeConfig>) -> ProposeError {
+        let reason = self.shared.failure.reason();
+        ProposeError::Failed(reason.unwrap_or_else(|| fatal.to_string()))
+    }
+}
+
+impl std::fmt::Debug for Replica {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Replica")
+            .field("node", &self.shared.options.node)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The largest entry has to fit into one record of the journal.
+fn check_limits(parts: &ReplicaParts) -> Result<(), StartError> {
+    let (limit, needed) = (
+        parts.journal_options.max_record_bytes as usize,
+        MAX_APPEND_BYTES + 1024,
+    );
+    if limit >= needed {
+        return Ok(());
+    }
+    Err(StartError::Options {
+        reason: format!("max_record_bytes of the log is {limit}, at least {needed} are needed"),
+    })
+}
+
+fn check_size(commands: &[Command], bytes: usize) -> Result<(), ProposeError> {
+    if bytes > MAX_APPEND_BYTES {
+        return Err(ProposeError::TooLarge {
+            bytes,
+            limit: MAX_APPEND_BYTES,
+        });
+    }
+    if bytes <= MAX_COMMAND_BYTES {
+        return Ok(());
+    }
+    let largest = commands
+        .iter()
+        .map(|command| encode_commands(std::slice::from_ref(command)).len())
+        .max();
+    match largest {
+        Some(bytes) if bytes > MAX_COMMAND_BYTES => Err(ProposeError::TooLarge {
+            bytes,
+            limit: MAX_COMMAND_BYTES,
+        }),
+        Some(_) | None => Ok(()),
+    }
+}
+
+/// The address in the membership is the one that counts, whatever the configuration says.
+fn warn_of_other_address(raft: &Raft, options: &ReplicaOptions) {
+    let membership = raft.metrics().borrow_watched().membership_config.clone();
+    if let Some(known) = membership
+        .get_node(&options.node.0)
+        .filter(|known| known.addr != options.address)
+    {
+        tracing::warn!(
+            known = known.addr,
+            configured = options.address,
+            "the cluster calls this node elsewhere"
+        );
+    }
+}
+
+/// Brings log, table and snapshot together after a crash may have left them at different places.
+fn close_gap(log: &LogStore, machine: &StateMachine, snapshots: &SnapshotStore) -> Result<(), StartError> {
+    let (purged, last) = log.bounds();
+    let applied = machine.applied().last_applied;
+    // A log that is gone took the votes with it, and with them what keeps this node from voting twice in a term.
+    if !log.is_used() && applied.is_some() {
+        return Err(StartError::LogContents {
+            reason: format!(
+                "the decision table ends at entry {}, but the log is empty",
+                applied.index().unwrap_or_default()
+            ),
+        });
+    }
+    // What the table lacks and the log has dropped, a snapshot must have.
+    if let Some(purged) = purged
+        && applied.max(snapshots.last_log_id()) < Some(purged)
+    {
+        return Err(StartError::Gap {
+            applied: applied.index(),
+            purged: purged.index,
+        });
+    }
+    // The table may have reached the disk before the log did. Then the log is taken up behind the table, and what
+    // is before counts as purged; so a snapshot has to cover it.
+    if applied > last {
+        tracing::info!(
+            ?applied,
+            ?last,
+            "the table is ahead of the log; a snapshot is taken"
+        );
+        machine.take_snapshot().map_err(StartError::Snapshots)?;
+    }
+    Ok(())
+}
+
+/// Tells who leads, until openraft ends, by itself or because it was told to. Then the guard is dropped.
+async fn follow(
+    mut metrics: openraft::alias::WatchReceiverOf<TypeConfig, Metrics>,
+    leadership: watch::Sender<Leadership>,
+    failure: Failure,
+    _stopping: DropGuard,
+) {
+    loop {
+        let (now, running) = {
+            let metrics = metrics.borrow_watched();
+            (status::leadership(&metrics), metrics.running_state.clone())
+        };
+        leadership.send_if_modified(|told| {
+            let changed = *told != now;
+            *told = now;
+            changed
+        });
+        match running {
+            Ok(()) if metrics.changed().await.is_ok() => {}
+            Ok(()) | Err(Fatal::Stopped) => break,
+            Err(fatal) => break failure.tell(fatal),
+        }
+    }
+    leadership.send_modify(|told| {
+        *told = Leadership {
+            term: told.term,
+            ..Leadership::default()
+        }
+    });
+}
+
+/// Whether openraft counts this node as leading.
+pub(super) fn leads(metrics: &Metrics) -> bool {
+    metrics.state == ServerState::Leader
+}

@@ -1,0 +1,187 @@
+//! The decision table as it stands under its keys.
+//!
+//! | Key | Value |
+//! |---|---|
+//! | `d` + transaction | its decision record |
+//! | `u` + transaction | nothing: the transaction is decided and some member has yet to acknowledge it |
+//! | `r` + participant | its registration |
+//! | `m/applied` | how far the log is applied; written in the same batch as what the entries change |
+//! | `m/installing` | a snapshot is replacing the contents; what is here must not be relied on |
+//!
+//! The `u` keys follow from the records. They are there so that a new leader finds what is unfinished without
+//! reading everything.
+
+use std::collections::BTreeMap;
+use std::io;
+
+use thiserror::Error;
+use unanimo_core::table::{Change, DecisionRecord, Registration, View};
+use unanimo_core::{ParticipantId, TransactionId};
+use unanimo_proto::storage::{
+    UnreadableRecord, decode_decision_record, decode_registration, encode_decision_record,
+    encode_registration,
+};
+use unanimo_table::{Batch, Table, TableError};
+
+pub(super) const APPLIED: &[u8] = b"m/applied";
+pub(super) const INSTALLING: &[u8] = b"m/installing";
+/// The records; their keys go up to `e`.
+pub(super) const RECORDS: (&[u8], &[u8]) = (b"d", b"e");
+/// The registrations.
+pub(super) const REGISTRATIONS: (&[u8], &[u8]) = (b"r", b"s");
+/// What is unfinished.
+pub(super) const UNENDED: (&[u8], &[u8]) = (b"u", b"v");
+
+/// Why the table cannot be read. The replica fails.
+#[derive(Clone, Debug, Error)]
+pub(crate) enum ReadTableError {
+    /// The table itself.
+    #[error(transparent)]
+    Table(#[from] TableError),
+    /// A record in it.
+    #[error(transparent)]
+    Record(#[from] UnreadableRecord),
+}
+
+impl From<ReadTableError> for io::Error {
+    fn from(error: ReadTableError) -> Self {
+        Self::other(error)
+    }
+}
+
+pub(super) fn record_key(transaction: TransactionId) -> Vec<u8> {
+    key(b'd', &transaction.as_u128().to_be_bytes())
+}
+
+pub(super) fn unended_key(transaction: TransactionId) -> Vec<u8> {
+    key(b'u', &transaction.as_u128().to_be_bytes())
+}
+
+pub(super) fn registration_key(participant: &ParticipantId) -> Vec<u8> {
+    key(b'r', participant.as_str().as_bytes())
+}
+
+fn key(prefix: u8, rest: &[u8]) -> Vec<u8> {
+    let mut key = Vec::with_capacity(1 + rest.len());
+    key.push(prefix);
+    key.extend_from_slice(rest);
+    key
+}
+
+/// The transaction that a `d` or `u` key is of.
+pub(super) fn transaction_of(key: &[u8]) -> Result<TransactionId, UnreadableRecord> {
+    let wrong = unanimo_proto::MalformedMessage::WrongLength {
+        field: "key",
+        expected: 17,
+        found: key.len(),
+    };
+    let bits: [u8; 16] = key.get(1..).and_then(|id| id.try_into().ok()).ok_or(wrong)?;
+    let id = TransactionId::from_u128(u128::from_be_bytes(bits));
+    Ok(id.map_err(unanimo_proto::MalformedMessage::from)?)
+}
+
+/// The participant that an `r` key is of.
+pub(super) fn participant_of(key: &[u8]) -> Result<ParticipantId, UnreadableRecord> {
+    let name = String::from_utf8_lossy(key.get(1..).unwrap_or_default());
+    Ok(ParticipantId::new(&name).map_err(unanimo_proto::MalformedMessage::from)?)
+}
+
+pub(super) fn record(
+    table: &dyn Table,
+    transaction: TransactionId,
+) -> Result<Option<DecisionRecord>, ReadTableError> {
+    let value = table.get(&record_key(transaction))?;
+    Ok(value.map(|value| decode_decision_record(&value)).transpose()?)
+}
+
+pub(super) fn registration(
+    table: &dyn Table,
+    participant: &ParticipantId,
+) -> Result<Option<Registration>, ReadTableError> {
+    let value = table.get(&registration_key(participant))?;
+    Ok(value.map(|value| decode_registration(&value)).transpose()?)
+}
+
+/// The table with changes on top that have yet to go into it.
+pub(super) struct Overlay<'a> {
+    table: &'a dyn Table,
+    records: BTreeMap<TransactionId, DecisionRecord>,
+    registrations: BTreeMap<ParticipantId, Registration>,
+    batch: Batch,
+    /// No less than what the batch adds up to.
+    bytes: usize,
+}
+
+impl<'a> Overlay<'a> {
+    pub(super) fn new(table: &'a dyn Table) -> Self {
+        let (records, registrations) = (BTreeMap::new(), BTreeMap::new());
+        Self {
+            table,
+            records,
+            registrations,
+            batch: Batch::new(),
+            bytes: 0,
+        }
+    }
+
+    /// Makes a change visible here.
+    pub(super) fn put(&mut self, change: Change) {
+        match change {
+            Change::Record(transaction, record) => {
+                let encoded = encode_decision_record(&record);
+                self.bytes += encoded.len() + 64;
+                put_record(&mut self.batch, transaction, encoded, &record);
+                self.records.insert(transaction, record);
+            }
+            Change::Registration(participant, registration) => {
+                let encoded = encode_registration(&registration);
+                self.bytes += encoded.len() + 128;
+                self.batch.put(registration_key(&participant), encoded);
+                self.registrations.insert(participant, registration);
+            }
+        }
+    }
+
+    /// About how much the changes add up to, in bytes.
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// The changes, for the table.
+    pub(super) fn into_batch(self) -> Batch {
+        self.batch
+    }
+}
+
+/// Puts a record, and with it whether the transaction is unfinished.
+pub(super) fn put_record(
+    batch: &mut Batch,
+    transaction: TransactionId,
+    encoded: Vec<u8>,
+    record: &DecisionRecord,
+) {
+    batch.put(record_key(transaction), encoded);
+    if record.is_ended() {
+        batch.remove(unended_key(transaction));
+    } else {
+        batch.put(unended_key(transaction), Vec::new());
+    }
+}
+
+impl View for Overlay<'_> {
+    type Error = ReadTableError;
+
+    fn record(&self, transaction: TransactionId) -> Result<Option<DecisionRecord>, ReadTableError> {
+        match self.records.get(&transaction) {
+            Some(record) => Ok(Some(record.clone())),
+            None => record(self.table, transaction),
+        }
+    }
+
+    fn registration(&self, participant: &ParticipantId) -> Result<Option<Registration>, ReadTableError> {
+        match self.registrations.get(participant) {
+            Some(registration) => Ok(Some(registration.clone())),
+            None => registration(self.table, participant),
+        }
+    }
+}

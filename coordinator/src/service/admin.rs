@@ -1,0 +1,152 @@
+//! The service of operators.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use tonic::{Request, Response, Status};
+use unanimo_core::ClusterId;
+use unanimo_proto::v1::{self, admin_server::Admin};
+use unanimo_proto::{ErrorReason, check_cluster, refusal};
+
+use crate::driver::Driver;
+use crate::raft::{NodeId, NodeStatus, Replica, Role};
+
+/// Serves `unanimo.v1.Admin`. Every call is answered by the node it reaches; one that only the leader can carry
+/// out is refused with the leader's address.
+pub(crate) struct AdminService {
+    pub(crate) cluster: ClusterId,
+    pub(crate) node: NodeId,
+    pub(crate) replica: Replica,
+    pub(crate) driver: Driver,
+    pub(crate) admitted: Arc<AtomicBool>,
+}
+
+impl AdminService {
+    /// An operator who names no cluster means this one.
+    fn check(&self, claimed: &str) -> Result<(), Status> {
+        if claimed.is_empty() {
+            Ok(())
+        } else {
+            check_cluster(&self.cluster, claimed)
+        }
+    }
+
+    fn bad_state(error: impl std::fmt::Display) -> Status {
+        refusal(ErrorReason::BadState, error.to_string())
+    }
+}
+
+#[tonic::async_trait]
+impl Admin for AdminService {
+    async fn get_status(
+        &self,
+        request: Request<v1::GetStatusRequest>,
+    ) -> Result<Response<v1::GetStatusReply>, Status> {
+        use v1::get_status_reply::Role as WireRole;
+        self.check(&request.get_ref().cluster)?;
+        let status = self.replica.status();
+        let load = self.driver.load();
+        let registrations = self.replica.registrations().map_err(Self::bad_state)?;
+        let participant =
+            |(name, known): (unanimo_core::ParticipantId, unanimo_core::table::Registration)| {
+                v1::ParticipantStatus {
+                    participant: name.to_string(),
+                    address: known.address,
+                    generation: known.witness.generation.0,
+                    position: known.witness.position.0,
+                }
+            };
+        let role = match status.role {
+            Role::Leader => WireRole::Leader,
+            Role::Follower => WireRole::Follower,
+            Role::Candidate => WireRole::Candidate,
+            Role::Learner => WireRole::Learner,
+            Role::Stopped => WireRole::Stopped,
+        };
+        let (leader, leader_address) = status
+            .leader
+            .map_or((0, String::new()), |leader| (leader.node.0, leader.address));
+        let node = |known: NodeStatus| v1::NodeStatus {
+            node: known.node.0,
+            address: known.address,
+            voter: known.voter,
+        };
+        Ok(Response::new(v1::GetStatusReply {
+            cluster: self.cluster.to_string(),
+            node: self.node.0,
+            formed: self.replica.is_formed(),
+            role: role.into(),
+            epoch: status.term,
+            leader,
+            leader_address,
+            last_log_index: status.last_log.unwrap_or_default(),
+            applied_index: status.applied.unwrap_or_default(),
+            snapshot_index: status.snapshot.unwrap_or_default(),
+            purged_index: status.purged.unwrap_or_default(),
+            nodes: status.nodes.into_iter().map(node).collect(),
+            in_flight: load.in_flight as u64,
+            completing: load.completing as u64,
+            participants: registrations.into_iter().map(participant).collect(),
+            log_syncs: status.log_syncs,
+            since_quorum_ms: status.since_quorum_ms.unwrap_or_default(),
+            waiting_to_form: !self.replica.is_formed() && self.admitted.load(Ordering::Relaxed),
+            ready: self.driver.is_ready(),
+        }))
+    }
+
+    async fn transfer_leader(
+        &self,
+        request: Request<v1::TransferLeaderRequest>,
+    ) -> Result<Response<v1::TransferLeaderReply>, Status> {
+        let request = request.into_inner();
+        self.check(&request.cluster)?;
+        self.replica
+            .transfer_leader(NodeId(request.to))
+            .await
+            .map_err(Self::bad_state)?;
+        Ok(Response::new(v1::TransferLeaderReply {
+            cluster: self.cluster.to_string(),
+        }))
+    }
+
+    async fn add_node(
+        &self,
+        request: Request<v1::AddNodeRequest>,
+    ) -> Result<Response<v1::AddNodeReply>, Status> {
+        let request = request.into_inner();
+        self.check(&request.cluster)?;
+        self.replica
+            .add_node(NodeId(request.node), request.address)
+            .await
+            .map_err(Self::bad_state)?;
+        Ok(Response::new(v1::AddNodeReply {
+            cluster: self.cluster.to_string(),
+        }))
+    }
+
+    async fn remove_node(
+        &self,
+        request: Request<v1::RemoveNodeRequest>,
+    ) -> Result<Response<v1::RemoveNodeReply>, Status> {
+        let request = request.into_inner();
+        self.check(&request.cluster)?;
+        self.replica
+            .remove_node(NodeId(request.node))
+            .await
+            .map_err(Self::bad_state)?;
+        Ok(Response::new(v1::RemoveNodeReply {
+            cluster: self.cluster.to_string(),
+        }))
+    }
+
+    async fn take_snapshot(
+        &self,
+        request: Request<v1::TakeSnapshotRequest>,
+    ) -> Result<Response<v1::TakeSnapshotReply>, Status> {
+        self.check(&request.get_ref().cluster)?;
+        self.replica.take_snapshot().await.map_err(Self::bad_state)?;
+        Ok(Response::new(v1::TakeSnapshotReply {
+            cluster: self.cluster.to_string(),
+        }))
+    }
+}

@@ -1,0 +1,272 @@
+//! The public service of initiators and participants.
+
+use std::sync::Arc;
+
+use tonic::{Request, Response, Status};
+use unanimo_core::{ClusterId, Decision, Members, ParticipantId, TransactionId};
+use unanimo_proto::transport::Clock;
+use unanimo_proto::v1::{self, coordinator_server::Coordinator};
+use unanimo_proto::{
+    ErrorReason, Inquiry, InquiryAnswer, MalformedMessage, Outcome, Registering, check_cluster,
+    members_from_wire, operation_branches, refusal, transaction_from_wire,
+};
+
+use super::Forwarder;
+use crate::config::LimitsConfig;
+use crate::driver::{Driver, DriverError};
+use crate::node::IdSource;
+
+/// Inquiries in one call at most (R14). Participants send up to 256.
+const MAX_INQUIRIES: usize = 1024;
+
+/// Serves `unanimo.v1.Coordinator`. A call that only the leader can answer is passed on to it.
+pub(crate) struct CoordinatorService {
+    pub(crate) cluster: ClusterId,
+    pub(crate) limits: LimitsConfig,
+    pub(crate) driver: Driver,
+    pub(crate) forwarder: Forwarder,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) ids: Arc<dyn IdSource>,
+}
+
+impl CoordinatorService {
+    fn outcome_of(&self, decision: Decision) -> Option<v1::Outcome> {
+        Some(v1::Outcome::from(Outcome(decision)))
+    }
+
+    fn check_members(&self, members: Members) -> Result<Members, Status> {
+        if members.len() > self.limits.members {
+            let (found, limit) = (members.len(), self.limits.members);
+            let message = format!(
+                "{found} participants are named, the limit of this cluster is {limit}; split the transaction"
+            );
+            return Err(refusal(ErrorReason::Malformed, message));
+        }
+        Ok(members)
+    }
+
+    /// Splits inquiries into those that this node can answer and the rest, with their places.
+    fn answer_locally(&self, inquiries: &[Inquiry]) -> Result<(Vec<InquiryAnswer>, Vec<usize>), DriverError> {
+        let mut answers = Vec::with_capacity(inquiries.len());
+        let mut open = Vec::new();
+        for (place, inquiry) in inquiries.iter().enumerate() {
+            match self.driver.known_decision(inquiry)? {
+                Some(decision) => answers.push(InquiryAnswer::Decided(decision)),
+                None => {
+                    answers.push(InquiryAnswer::Undecided);
+                    open.push(place);
+                }
+            }
+        }
+        Ok((answers, open))
+    }
+
+    /// Asks the leader about what this node cannot answer. Where there is none, "undecided" is the honest answer.
+    async fn ask_leader(
+        &self,
+        metadata: &tonic::metadata::MetadataMap,
+        asker: &ParticipantId,
+        open: Vec<Inquiry>,
+    ) -> Vec<(TransactionId, InquiryAnswer)> {
+        if self.driver.is_ready() {
+            let asked: Vec<TransactionId> = open.iter().map(|inquiry| inquiry.transaction).collect();
+            let answers = self.driver.inquire(open).await.unwrap_or_default();
+            return asked.into_iter().zip(answers).collect();
+        }
+        let request = v1::InquireRequest {
+            cluster: self.cluster.to_string(),
+            participant: asker.to_string(),
+            inquiries: open.into_iter().map(Into::into).collect(),
+        };
+        let reply = self
+            .forwarder
+            .forward(metadata, request, async |mut leader, request| {
+                leader.inquire(request).await
+            })
+            .await;
+        let Ok(reply) = reply else { return Vec::new() };
+        reply
+            .into_inner()
+            .answers
+            .into_iter()
+            .filter_map(|answer| answer.try_into().ok())
+            .collect()
+    }
+}
+
+#[tonic::async_trait]
+impl Coordinator for CoordinatorService {
+    async fn submit(&self, request: Request<v1::SubmitRequest>) -> Result<Response<v1::SubmitReply>, Status> {
+        let (metadata, _, message) = request.into_parts();
+        check_cluster(&self.cluster, &message.cluster)?;
+        let transaction = transaction_from_wire(&message.transaction)?;
+        if !self.driver.is_ready() {
+            return self
+                .forwarder
+                .forward(&metadata, message, async |mut leader, request| {
+                    leader.submit(request).await
+                })
+                .await;
+        }
+        let timeout = self.limits.voting_timeout(message.voting_timeout_ms);
+        let branches = operation_branches(message.branches)?;
+        let request = unanimo_core::Request::new(branches, self.limits.request())
+            .map_err(|error| refusal(ErrorReason::Malformed, error.to_string()))?;
+        let decision = self.driver.submit(transaction, &request, timeout).await?;
+        Ok(Response::new(v1::SubmitReply {
+            cluster: self.cluster.to_string(),
+            transaction: transaction.to_string(),
+            outcome: self.outcome_of(decision),
+        }))
+    }
+
+    async fn begin(&self, request: Request<v1::BeginRequest>) -> Result<Response<v1::BeginReply>, Status> {
+        check_cluster(&self.cluster, &request.get_ref().cluster)?;
+        let transaction = TransactionId::new(self.clock.now(), self.ids.random());
+        Ok(Response::new(v1::BeginReply {
+            cluster: self.cluster.to_string(),
+            transaction: transaction.to_string(),
+        }))
+    }
+
+    async fn commit(
+        &self,
+        request: Request<v1::CommitTransactionRequest>,
+    ) -> Result<Response<v1::CommitTransactionReply>, Status> {
+        let (metadata, _, message) = request.into_parts();
+        check_cluster(&self.cluster, &message.cluster)?;
+        let transaction = transaction_from_wire(&message.transaction)?;
+        let members = self.check_members(members_from_wire("participants", &message.participants)?)?;
+        if !self.driver.is_ready() {
+            return self
+                .forwarder
+                .forward(&metadata, message, async |mut leader, request| {
+                    leader.commit(request).await
+                })
+                .await;
+        }
+        let timeout = self.limits.voting_timeout(message.voting_timeout_ms);
+        let decision = self.driver.commit(transaction, members, timeout).await?;
+        Ok(Response::new(v1::CommitTransactionReply {
+            cluster: self.cluster.to_string(),
+            transaction: transaction.to_string(),
+            outcome: self.outcome_of(decision),
+        }))
+    }
+
+    async fn abort(
+        &self,
+        request: Request<v1::AbortTransactionRequest>,
+    ) -> Result<Response<v1::AbortTransactionReply>, Status> {
+        let (metadata, _, message) = request.into_parts();
+        check_cluster(&self.cluster, &message.cluster)?;
+        let transaction = transaction_from_wire(&message.transaction)?;
+        let members = match message.participants.as_slice() {
+            [] => Members::new(),
+            named => self.check_members(members_from_wire("participants", named)?)?,
+        };
+        if !self.driver.is_ready() {
+            return self
+                .forwarder
+                .forward(&metadata, message, async |mut leader, request| {
+                    leader.abort(request).await
+                })
+                .await;
+        }
+        let decision = self.driver.abort(transaction, members).await?;
+        Ok(Response::new(v1::AbortTransactionReply {
+            cluster: self.cluster.to_string(),
+            transaction: transaction.to_string(),
+            outcome: self.outcome_of(decision),
+        }))
+    }
+
+    async fn get_outcome(
+        &self,
+        request: Request<v1::GetOutcomeRequest>,
+    ) -> Result<Response<v1::GetOutcomeReply>, Status> {
+        use v1::get_outcome_reply::Known;
+        let (metadata, _, message) = request.into_parts();
+        check_cluster(&self.cluster, &message.cluster)?;
+        let transaction = transaction_from_wire(&message.transaction)?;
+        let known = match self.driver.outcome(transaction).await {
+            Ok(Some(decision)) => Known::Outcome(v1::Outcome::from(Outcome(decision))),
+            Ok(None) => Known::Undecided(v1::Undecided {}),
+            // Only the leader may say "undecided", after a read barrier.
+            Err(DriverError::NotLeader) => {
+                return self
+                    .forwarder
+                    .forward(&metadata, message, async |mut leader, request| {
+                        leader.get_outcome(request).await
+                    })
+                    .await;
+            }
+            Err(error) => return Err(error.into()),
+        };
+        Ok(Response::new(v1::GetOutcomeReply {
+            cluster: self.cluster.to_string(),
+            transaction: transaction.to_string(),
+            known: Some(known),
+        }))
+    }
+
+    async fn inquire(
+        &self,
+        request: Request<v1::InquireRequest>,
+    ) -> Result<Response<v1::InquireReply>, Status> {
+        let (metadata, _, message) = request.into_parts();
+        check_cluster(&self.cluster, &message.cluster)?;
+        let asker = ParticipantId::new(&message.participant).map_err(MalformedMessage::from)?;
+        if message.inquiries.len() > MAX_INQUIRIES {
+            let found = message.inquiries.len();
+            let message =
+                format!("{found} inquiries in one call, the limit is {MAX_INQUIRIES}; send several calls");
+            return Err(refusal(ErrorReason::Malformed, message));
+        }
+        let parse = |inquiry| Inquiry::from_wire(inquiry, &asker);
+        let inquiries: Vec<Inquiry> = message
+            .inquiries
+            .into_iter()
+            .map(parse)
+            .collect::<Result<_, _>>()?;
+        let (mut answers, open) = self.answer_locally(&inquiries)?;
+        if !open.is_empty() {
+            let asked: Vec<Inquiry> = open.iter().map(|place| inquiries[*place].clone()).collect();
+            for (transaction, answer) in self.ask_leader(&metadata, &asker, asked).await {
+                for place in &open {
+                    if inquiries[*place].transaction == transaction {
+                        answers[*place] = answer.clone();
+                    }
+                }
+            }
+        }
+        let answers = inquiries
+            .iter()
+            .zip(answers)
+            .map(|(inquiry, answer)| answer.to_wire(inquiry.transaction));
+        Ok(Response::new(v1::InquireReply {
+            cluster: self.cluster.to_string(),
+            answers: answers.collect(),
+        }))
+    }
+
+    async fn register(
+        &self,
+        request: Request<v1::RegisterRequest>,
+    ) -> Result<Response<v1::RegisterReply>, Status> {
+        let (metadata, _, message) = request.into_parts();
+        check_cluster(&self.cluster, &message.cluster)?;
+        if !self.driver.is_ready() {
+            return self
+                .forwarder
+                .forward(&metadata, message, async |mut leader, request| {
+                    leader.register(request).await
+                })
+                .await;
+        }
+        self.driver.register(Registering::try_from(message)?).await?;
+        Ok(Response::new(v1::RegisterReply {
+            cluster: self.cluster.to_string(),
+        }))
+    }
+}

@@ -1,0 +1,10 @@
+//! The gRPC services: translations between messages and the driver, nothing else.
+
+mod admin;
+mod coordinator;
+mod forward;
+mod status;
+
+pub(crate) use admin::AdminService;
+pub(crate) use coordinator::CoordinatorService;
+pub(crate) use forward::Forwarder;

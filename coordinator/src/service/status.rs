@@ -1,0 +1,40 @@
+//! What the driver cannot do, as gRPC statuses. The only place where they meet.
+
+use std::time::Duration;
+
+use tonic::Status;
+use unanimo_proto::{ErrorReason, refusal, with_retry_after};
+
+use crate::driver::DriverError;
+
+/// When to try again while there is no leader. An election takes several times as long, but the new leader should
+/// not wait for its callers.
+const NO_LEADER_PAUSE: Duration = Duration::from_millis(50);
+/// When to try again after an overload: long enough for some of what is in flight to finish.
+const OVERLOAD_PAUSE: Duration = Duration::from_millis(100);
+
+impl From<DriverError> for Status {
+    fn from(error: DriverError) -> Self {
+        let message = error.to_string();
+        match error {
+            DriverError::NotLeader => no_leader(),
+            DriverError::Unknown => with_retry_after(ErrorReason::OutcomeUnknown, message, NO_LEADER_PAUSE),
+            DriverError::Overloaded { .. } => {
+                with_retry_after(ErrorReason::Overloaded, message, OVERLOAD_PAUSE)
+            }
+            DriverError::UnknownParticipant { .. } => refusal(ErrorReason::UnknownParticipant, message),
+            DriverError::Mismatch { .. } => refusal(ErrorReason::RequestMismatch, message),
+            DriverError::Outdated(_) => refusal(ErrorReason::Outdated, message),
+            DriverError::StorageFailed(_) => refusal(ErrorReason::StorageFailed, message),
+        }
+    }
+}
+
+/// There is no leader that this node knows of and can reach; nothing was started.
+pub(super) fn no_leader() -> Status {
+    with_retry_after(
+        ErrorReason::NoLeader,
+        "no leader is known at the moment; the cluster is electing one, or a majority of its nodes is away",
+        NO_LEADER_PAUSE,
+    )
+}
