@@ -1,1 +1,194 @@
-fn main() {}
+//! The `bank-transfer` command: see the README beside this crate.
+
+mod arguments;
+
+use std::fs;
+use std::io;
+use std::path::Path;
+use std::process::ExitCode;
+
+use bank_transfer::faults::Schedule;
+use bank_transfer::load::LoadOptions;
+use bank_transfer::progress::Progress;
+use bank_transfer::report::Report;
+use bank_transfer::{Options, bank_process, generate, input};
+use clap::Parser as _;
+use tempfile::TempDir;
+use tracing_subscriber::EnvFilter;
+use unanimo_coordinator::until_terminated;
+
+use crate::arguments::{Arguments, Command, RunArguments};
+
+/// What `main` returns on bad input, as clap does on bad arguments.
+const BAD_INPUT: u8 = 2;
+/// What a shell reports of a process that Ctrl-C ended.
+const INTERRUPTED: u8 = 130;
+
+type AnyError = Box<dyn std::error::Error>;
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let log_level = if arguments.command.is_some() {
+        "info,openraft=warn"
+    } else {
+        "error"
+    };
+    tracing_subscriber::fmt()
+        .with_env_filter(EnvFilter::try_from_default_env().unwrap_or_else(|_| log_level.into()))
+        .with_writer(io::stderr)
+        .with_ansi(false)
+        .init();
+    let result = match arguments.command {
+        None => transfer(arguments.run).await,
+        Some(command) => carry_out(command).await.map(|()| ExitCode::SUCCESS),
+    };
+    result.unwrap_or_else(|error| {
+        eprintln!("bank-transfer: {error}");
+        ExitCode::from(if error.is::<input::InputError>() {
+            BAD_INPUT
+        } else {
+            1
+        })
+    })
+}
+
+/// What the processes of the cluster do, and the generator.
+async fn carry_out(command: Command) -> Result<(), AnyError> {
+    match command {
+        Command::Generate { transfers, seed } => {
+            generate::write(&generate::generate(transfers, seed), io::stdout().lock())?;
+        }
+        Command::Coordinator { config } => {
+            bank_transfer::end_with_parent()?;
+            let config = unanimo_coordinator::Config::load(&config)?;
+            unanimo_coordinator::run(config, std::future::pending()).await?;
+        }
+        Command::Bank(bank) => {
+            bank_transfer::end_with_parent()?;
+            bank_process::run(bank.into()).await?;
+        }
+    }
+    Ok(())
+}
+
+/// The run itself.
+async fn transfer(arguments: RunArguments) -> Result<ExitCode, AnyError> {
+    // Listened for from here on: a run that is interrupted still has to end its processes.
+    let interrupted = until_terminated()?;
+    // Everything that the user may have got wrong comes before anything is started.
+    let (transfers, input, seed) = read_transfers(&arguments)?;
+    let folder = Folder::new(arguments.data.as_deref())?;
+    let options = Options {
+        transfers,
+        input,
+        seed,
+        load: LoadOptions {
+            in_flight: arguments.in_flight,
+            patience: arguments.patience(),
+        },
+        schedule: if arguments.no_faults {
+            Schedule::none()
+        } else {
+            Schedule::usual()
+        },
+        folder: folder.path().to_owned(),
+        executable: std::env::current_exe()?,
+    };
+    let progress = Progress::new(options.transfers.len());
+    // Dropped with everything in it, the run ends its processes.
+    let report = tokio::select! {
+        report = bank_transfer::run(options, &progress) => report,
+        () = interrupted => {
+            progress.clear();
+            eprintln!("bank-transfer: interrupted; all processes are ended");
+            return Ok(ExitCode::from(INTERRUPTED));
+        }
+    };
+    match report {
+        Ok(report) => {
+            print(&report, arguments.json)?;
+            folder.finish(report.holds());
+            Ok(if report.holds() {
+                ExitCode::SUCCESS
+            } else {
+                ExitCode::FAILURE
+            })
+        }
+        Err(error) => {
+            folder.finish(false);
+            Err(error.into())
+        }
+    }
+}
+
+fn read_transfers(
+    arguments: &RunArguments,
+) -> Result<(Vec<bank_transfer::Transfer>, String, Option<u64>), input::InputError> {
+    match (&arguments.input, arguments.transfers) {
+        (Some(file), _) => Ok((input::read_file(file)?, file.display().to_string(), None)),
+        (None, Some(count)) => {
+            eprintln!("{count} transfers are generated with --seed {}", arguments.seed);
+            Ok((
+                generate::generate(count, arguments.seed),
+                format!("{count} generated"),
+                Some(arguments.seed),
+            ))
+        }
+        (None, None) => {
+            let transfers = input::read(generate::SAMPLE.as_bytes(), generate::SAMPLE_NAME)?;
+            Ok((transfers, generate::SAMPLE_NAME.to_owned(), None))
+        }
+    }
+}
+
+fn print(report: &Report, json: bool) -> Result<(), AnyError> {
+    if json {
+        println!("{}", serde_json::to_string(report)?);
+    } else {
+        println!("{report}");
+    }
+    Ok(())
+}
+
+/// Where the data of a run is kept.
+enum Folder {
+    /// Named by the user, who keeps it.
+    Named(std::path::PathBuf),
+    /// Removed unless something went wrong.
+    Temporary(TempDir),
+}
+
+impl Folder {
+    fn new(named: Option<&Path>) -> Result<Self, AnyError> {
+        let Some(named) = named else {
+            return Ok(Self::Temporary(
+                tempfile::Builder::new().prefix("bank-transfer-").tempdir()?,
+            ));
+        };
+        let folder = named.display();
+        let unusable = |error: io::Error| format!("cannot use the data folder {folder} (--data): {error}");
+        fs::create_dir_all(named).map_err(unusable)?;
+        if fs::read_dir(named).map_err(unusable)?.next().is_some() {
+            return Err(format!("the data folder {folder} (--data) is not empty; name a new one").into());
+        }
+        // The processes may run elsewhere.
+        Ok(Self::Named(named.canonicalize().map_err(unusable)?))
+    }
+
+    fn path(&self) -> &Path {
+        match self {
+            Self::Named(path) => path,
+            Self::Temporary(folder) => folder.path(),
+        }
+    }
+
+    fn finish(self, holds: bool) {
+        let kept = match self {
+            Self::Temporary(_) if holds => return,
+            Self::Temporary(folder) => folder.keep(),
+            Self::Named(path) => path,
+        };
+        eprintln!("the data of all processes is kept in {}", kept.display());
+    }
+}

@@ -1,0 +1,188 @@
+//! A run from top to bottom.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use thiserror::Error;
+use tokio::time::{Instant, sleep};
+use unanimo_client::{Client, ClientError};
+use unanimo_core::IdError;
+use unanimo_proto::transport::BadAddress;
+
+use crate::audit::audit;
+use crate::cluster::{CLUSTER, Cluster, ClusterError};
+use crate::evidence::{EvidenceError, collect, load_accounts};
+use crate::faults::{FaultError, Faults, Schedule};
+use crate::load::{LoadOptions, submit_all};
+use crate::observer::{Observer, POLL_EVERY, Rest};
+use crate::progress::Progress;
+use crate::report::{Findings, Report};
+use crate::{BankName, Transfer};
+
+/// How long the processes may take to find each other. It takes about two seconds.
+const FORMING_PATIENCE: Duration = Duration::from_secs(60);
+/// How long it may take until nothing is going on any more. Whoever was killed has long been started again then.
+const REST_PATIENCE: Duration = Duration::from_secs(60);
+
+/// What to run.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// What to transfer.
+    pub transfers: Vec<Transfer>,
+    /// Where the transfers came from, for people.
+    pub input: String,
+    /// The seed, if they were generated.
+    pub seed: Option<u64>,
+    /// How they are submitted.
+    pub load: LoadOptions,
+    /// Whom to kill when.
+    pub schedule: Schedule,
+    /// The folder for everybody's data. It exists and is empty.
+    pub folder: PathBuf,
+    /// This program.
+    pub executable: PathBuf,
+}
+
+/// Why a run came to no audit.
+#[derive(Debug, Error)]
+#[error("{problem}\n{logs}")]
+pub struct RunError {
+    /// What went wrong.
+    #[source]
+    pub problem: Problem,
+    /// The end of every process's log.
+    pub logs: String,
+}
+
+/// What went wrong.
+#[derive(Debug, Error)]
+pub enum Problem {
+    /// The processes do not run.
+    #[error(transparent)]
+    Cluster(#[from] ClusterError),
+    /// The faults could not be injected.
+    #[error(transparent)]
+    Fault(#[from] FaultError),
+    /// Somebody does not tell what happened.
+    #[error(transparent)]
+    Evidence(#[from] EvidenceError),
+    /// The cluster has no name.
+    #[error(transparent)]
+    Name(#[from] IdError),
+    /// There is no client.
+    #[error(transparent)]
+    Client(#[from] ClientError),
+    /// An address is not one.
+    #[error(transparent)]
+    BadAddress(#[from] BadAddress),
+    /// Something that has to happen does not.
+    #[error("waited {waited:?} in vain: {what}")]
+    TimedOut {
+        /// What did not happen.
+        what: String,
+        /// How long it was waited for.
+        waited: Duration,
+    },
+}
+
+/// Starts everybody, runs the transfers while some are killed, and audits what is left. All processes are gone when
+/// this returns, and also when it is dropped before.
+pub async fn run(options: Options, progress: &Progress) -> Result<Report, RunError> {
+    let started = Cluster::start(&options.executable, &options.folder);
+    let mut cluster = started.map_err(|error| RunError {
+        problem: error.into(),
+        logs: String::new(),
+    })?;
+    let result = conduct(&mut cluster, options, progress).await;
+    progress.clear();
+    let report = result.map_err(|problem| RunError {
+        problem,
+        logs: cluster.log_tails(),
+    })?;
+    if !report.holds() {
+        progress.say(&cluster.log_tails());
+    }
+    Ok(report)
+}
+
+async fn conduct(cluster: &mut Cluster, options: Options, progress: &Progress) -> Result<Report, Problem> {
+    let observer = Observer::new(cluster.addresses())?;
+    let client = Client::connect(CLUSTER.parse()?, cluster.addresses().coordinators())?;
+
+    progress.doing("the processes find each other");
+    until_ready(cluster, &observer).await?;
+    load_accounts(&observer).await?;
+
+    progress.doing("");
+    let transfers: Arc<[Transfer]> = options.transfers.into();
+    let load = submit_all(client.clone(), Arc::clone(&transfers), options.load, progress);
+    let faults = Faults::new(
+        cluster,
+        observer.clone(),
+        options.schedule,
+        progress.clone(),
+        transfers.len(),
+    )
+    .inject();
+    // The load always comes to an end. A fault that could not be injected ends it at once.
+    let (load, mut injected) = tokio::try_join!(async { Ok(load.await) }, faults)?;
+
+    progress.doing("what was left undone is finished");
+    until_at_rest(cluster, &observer, progress).await?;
+    progress.doing("audit");
+    for bank in BankName::ALL {
+        if let Some(statistics) = observer.statistics(bank).await {
+            injected.in_doubt.add(&statistics.in_doubt_times);
+        }
+    }
+    let evidence = collect(&observer, &client, load.submitted.clone()).await?;
+    Ok(Report::new(Findings {
+        input: options.input,
+        seed: options.seed,
+        transfers: transfers.len(),
+        load,
+        injected,
+        audit: audit(&evidence),
+    }))
+}
+
+async fn until_ready(cluster: &mut Cluster, observer: &Observer) -> Result<(), Problem> {
+    let started = Instant::now();
+    while !observer.is_ready().await {
+        cluster.check()?;
+        if started.elapsed() > FORMING_PATIENCE {
+            let what = "the coordinators form a cluster and both banks register".to_owned();
+            return Err(Problem::TimedOut {
+                what,
+                waited: started.elapsed(),
+            });
+        }
+        sleep(POLL_EVERY).await;
+    }
+    Ok(())
+}
+
+async fn until_at_rest(
+    cluster: &mut Cluster,
+    observer: &Observer,
+    progress: &Progress,
+) -> Result<(), Problem> {
+    let started = Instant::now();
+    loop {
+        let what = match observer.rest().await {
+            Rest::Reached => return Ok(()),
+            Rest::NotYet(what) => what,
+        };
+        cluster.check()?;
+        if started.elapsed() > REST_PATIENCE {
+            let what = format!("everything comes to rest ({what})");
+            return Err(Problem::TimedOut {
+                what,
+                waited: started.elapsed(),
+            });
+        }
+        progress.doing(what);
+        sleep(POLL_EVERY).await;
+    }
+}

@@ -1,0 +1,131 @@
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use tokio::sync::watch;
+
+use crate::StopReason;
+use crate::error::Refusal;
+
+/// Whether the participant serves. Only ever moves on: recovering, serving, stopping, stopped.
+#[derive(Clone, Debug)]
+pub(crate) enum Standing {
+    Recovering,
+    Serving,
+    /// No new calls; what runs may finish.
+    Stopping,
+    /// Nothing is answered and nothing is started any more.
+    Stopped(StopReason),
+}
+
+/// Holds the [`Standing`], and everybody looks at it before they act.
+pub(crate) struct Gate {
+    standing: watch::Sender<Standing>,
+    /// Whether the cluster has confirmed since this start that our memory is whole.
+    registered: AtomicBool,
+}
+
+impl Gate {
+    pub(crate) fn new() -> Self {
+        Self {
+            standing: watch::Sender::new(Standing::Recovering),
+            registered: AtomicBool::new(false),
+        }
+    }
+
+    /// Lets a call in, or says why not.
+    pub(crate) fn admit(&self) -> Result<(), Refusal> {
+        match &*self.standing.borrow() {
+            Standing::Recovering => Err(Refusal::Recovering),
+            Standing::Serving => Ok(()),
+            Standing::Stopping => Err(Refusal::ShuttingDown),
+            Standing::Stopped(reason) => Err(Refusal::Stopped(reason.clone())),
+        }
+    }
+
+    /// Lets work on a branch go on, or says why not.
+    pub(crate) fn go_on(&self) -> Result<(), Refusal> {
+        match &*self.standing.borrow() {
+            Standing::Recovering | Standing::Serving | Standing::Stopping => Ok(()),
+            Standing::Stopped(reason) => Err(Refusal::Stopped(reason.clone())),
+        }
+    }
+
+    /// Lets somebody make a promise under a new transaction, or says why not.
+    pub(crate) fn admit_new(&self) -> Result<(), Refusal> {
+        if self.registered.load(Ordering::Acquire) {
+            Ok(())
+        } else {
+            Err(Refusal::Unregistered)
+        }
+    }
+
+    /// The cluster knows where we are, and that we know all we have ever promised.
+    pub(crate) fn register(&self) {
+        self.registered.store(true, Ordering::Release);
+    }
+
+    pub(crate) fn is_registered(&self) -> bool {
+        self.registered.load(Ordering::Acquire)
+    }
+
+    /// Recovery is over.
+    pub(crate) fn serve(&self) {
+        self.standing.send_if_modified(|standing| {
+            let recovering = matches!(standing, Standing::Recovering);
+            if recovering {
+                *standing = Standing::Serving;
+            }
+            recovering
+        });
+    }
+
+    /// A shutdown begins.
+    pub(crate) fn stop(&self) {
+        self.standing.send_if_modified(|standing| {
+            let running = matches!(standing, Standing::Recovering | Standing::Serving);
+            if running {
+                *standing = Standing::Stopping;
+            }
+            running
+        });
+    }
+
+    /// Nothing goes on from here. The first reason stays.
+    pub(crate) fn close(&self, reason: StopReason) {
+        self.standing.send_if_modified(|standing| {
+            let first = !matches!(standing, Standing::Stopped(_));
+            if first {
+                if !matches!(reason, StopReason::Shutdown) {
+                    tracing::error!(%reason, "the participant stops");
+                }
+                *standing = Standing::Stopped(reason);
+            }
+            first
+        });
+    }
+
+    /// Resolves when a shutdown begins or the participant has stopped.
+    pub(crate) async fn stopping(&self) {
+        let ended = |standing: &Standing| matches!(standing, Standing::Stopping | Standing::Stopped(_));
+        // Fails only if the sender is gone, and it is ours.
+        let _ = self.standing.subscribe().wait_for(ended).await;
+    }
+
+    /// Resolves when nothing is answered any more, with the reason.
+    pub(crate) async fn stopped(&self) -> StopReason {
+        let mut standing = self.standing.subscribe();
+        let stopped = standing
+            .wait_for(|standing| matches!(standing, Standing::Stopped(_)))
+            .await;
+        match stopped.as_deref() {
+            Ok(Standing::Stopped(reason)) => reason.clone(),
+            Ok(Standing::Recovering | Standing::Serving | Standing::Stopping) | Err(_) => {
+                StopReason::Shutdown
+            }
+        }
+    }
+
+    /// Where it stands now.
+    pub(crate) fn standing(&self) -> watch::Receiver<Standing> {
+        self.standing.subscribe()
+    }
+}

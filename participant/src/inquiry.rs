@@ -1,0 +1,108 @@
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+use unanimo_client::Client;
+use unanimo_core::{BranchInput, Decision};
+use unanimo_proto::{Inquiry, InquiryAnswer};
+
+use crate::ParticipantOptions;
+use crate::branches::{Asker, Branches};
+use crate::doubts::Doubts;
+use crate::gate::Gate;
+use crate::pause::{Jitter, Pauses};
+use crate::statistics::Counters;
+
+/// The pause after the first round that brought no decision. A healthy cluster needs one quorum write to decide.
+const FIRST_PAUSE: Duration = Duration::from_millis(50);
+
+/// How long one call may take. The client tries all nodes within it, and the next round asks again anyway.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// Asks the coordinators about branches in doubt, many at a time, until each has its decision (R5). A timeout
+/// concludes nothing (R3).
+pub(crate) struct Inquirer {
+    pub(crate) client: Client,
+    pub(crate) options: Arc<ParticipantOptions>,
+    pub(crate) branches: Arc<Branches>,
+    pub(crate) doubts: Arc<Doubts>,
+    pub(crate) gate: Arc<Gate>,
+    pub(crate) counters: Arc<Counters>,
+    pub(crate) jitter: Arc<Jitter>,
+}
+
+impl Inquirer {
+    /// Asks until the participant stops.
+    pub(crate) async fn run(self) {
+        let mut pauses = Pauses::new(FIRST_PAUSE, self.options.inquiry_pause_max);
+        loop {
+            // Both only wait.
+            tokio::select! {
+                () = self.gate.stopping() => return,
+                () = self.doubts.some_due() => {}
+            }
+            let pause = pauses.next(&self.jitter);
+            // A round that is cut off has told each branch what it has heard; the others ask at the next start.
+            let decided = tokio::select! {
+                () = self.gate.stopping() => return,
+                decided = self.ask_round(pause) => decided,
+            };
+            if decided {
+                pauses.reset();
+            }
+            // The next round gathers what becomes due meanwhile.
+            tokio::select! {
+                () = self.gate.stopping() => return,
+                () = tokio::time::sleep(pause.min(FIRST_PAUSE)) => {}
+            }
+        }
+    }
+
+    /// Asks about every branch that is due. True if anything was decided.
+    async fn ask_round(&self, pause: Duration) -> bool {
+        for transaction in self.doubts.take_due(Instant::now() + pause) {
+            self.branches
+                .step(transaction, BranchInput::TimerFired, Asker::Nobody);
+        }
+        let questions = self.doubts.questions();
+        let mut decided = false;
+        for batch in questions.chunks(self.options.inquiry_batch.max(1)) {
+            decided |= self.ask(batch).await;
+        }
+        decided
+    }
+
+    async fn ask(&self, batch: &[Inquiry]) -> bool {
+        self.counters.inquiry_calls.increment();
+        self.counters.inquiries.add(batch.len() as u64);
+        let asked = self
+            .client
+            .inquire(&self.options.name, batch.to_vec(), PATIENCE)
+            .await;
+        let answers = match asked {
+            Ok(answers) => answers,
+            Err(error) => {
+                let (participant, branches) = (&self.options.name, batch.len());
+                tracing::warn!(%participant, branches, %error, "branches stay in doubt");
+                return false;
+            }
+        };
+        let mut decided = false;
+        for (transaction, answer) in answers {
+            // An answer nobody asked for says nothing about which request it is for.
+            let Some(question) = batch.iter().find(|asked| asked.transaction == transaction) else {
+                continue;
+            };
+            let input = match answer {
+                InquiryAnswer::Undecided => continue,
+                InquiryAnswer::Decided(Decision::Commit) => BranchInput::Commit {
+                    request_hash: question.request_hash,
+                },
+                InquiryAnswer::Decided(Decision::Abort(_)) => BranchInput::Abort,
+            };
+            decided = true;
+            self.branches.step(transaction, input, Asker::Nobody);
+        }
+        decided
+    }
+}

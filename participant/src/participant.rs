@@ -1,0 +1,421 @@
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::timeout;
+use tokio_util::task::TaskTracker;
+use unanimo_client::{Client, ClientOptions};
+use unanimo_core::{BranchInput, Generation};
+use unanimo_journal::RealDisk;
+use unanimo_proto::transport::{Clock, MAX_MESSAGE_BYTES, SystemClock, TcpConnector};
+use unanimo_proto::v1::participant_server::ParticipantServer;
+use unanimo_table::{SledOptions, SledTable};
+
+use crate::branch_table::BranchTable;
+use crate::branches::{Asker, Branches, Completion, Surroundings};
+use crate::doubts::Doubts;
+use crate::gate::Gate;
+use crate::inquiry::Inquirer;
+use crate::pause::Jitter;
+use crate::registration::Registrar;
+use crate::replay::Promise;
+use crate::resource::AnyResourceManager;
+use crate::resource_calls::ResourceCalls;
+use crate::statistics::Counters;
+use crate::store::{Store, Writers};
+use crate::{
+    Endpoint, ParticipantOptions, Parts, ResourceManager, StartError, Statistics, StopReason, Writing,
+};
+
+/// A participant at work. Cheap to clone; clones are the same participant.
+///
+/// It stops when [`shutdown`](Self::shutdown) is called, or by itself when it must not go on: see
+/// [`stopped`](Self::stopped). Dropping all clones does not stop it; a process that wants an orderly end calls
+/// `shutdown`, and one that is killed instead loses nothing that it has promised.
+#[derive(Clone)]
+pub struct Participant {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    options: Arc<ParticipantOptions>,
+    generation: Generation,
+    store: Arc<Store>,
+    branches: Arc<Branches>,
+    doubts: Arc<Doubts>,
+    gate: Arc<Gate>,
+    counters: Arc<Counters>,
+    jitter: Arc<Jitter>,
+    clock: Arc<dyn Clock>,
+    client: Client,
+    writing: Writing,
+    tasks: TaskTracker,
+    completions: mpsc::UnboundedSender<Completion>,
+    /// Taken by the recovery.
+    promises: Mutex<Vec<Promise>>,
+    /// Taken by the shutdown.
+    writers: Mutex<Option<Writers>>,
+}
+
+impl Participant {
+    /// Starts on this machine: real disk, sled, TCP. When it returns, every promise of earlier lives is kept again
+    /// (its holds are restored) and messages are answered.
+    ///
+    /// Waits for the resource manager as long as it is unavailable, but not for the coordinators: registering, and
+    /// asking about branches in doubt, go on in the background. New transactions are refused, with a hint to
+    /// repeat, until the registration is confirmed.
+    ///
+    /// # Errors
+    ///
+    /// [`StartError`]; in each case nothing was answered.
+    pub async fn start(
+        options: ParticipantOptions,
+        manager: impl ResourceManager,
+    ) -> Result<Self, StartError> {
+        let participant = Self::open(options, manager).await?;
+        participant.recover().await?;
+        Ok(participant)
+    }
+
+    /// Like [`start`](Self::start), with the parts that the caller brings.
+    ///
+    /// # Errors
+    ///
+    /// [`StartError`]; in each case nothing was answered.
+    pub async fn start_with(
+        options: ParticipantOptions,
+        parts: Parts,
+        manager: impl ResourceManager,
+    ) -> Result<Self, StartError> {
+        let participant = Self::open_with(options, parts, manager).await?;
+        participant.recover().await?;
+        Ok(participant)
+    }
+
+    /// The first half of [`start`](Self::start), for a service that wants to listen while it recovers: reads the
+    /// journal and counts the start. Until [`recover`](Self::recover) has returned, messages are refused as
+    /// recovering.
+    ///
+    /// # Errors
+    ///
+    /// [`StartError`].
+    pub async fn open(
+        options: ParticipantOptions,
+        manager: impl ResourceManager,
+    ) -> Result<Self, StartError> {
+        let folder = options.data.clone();
+        let opened = tokio::task::spawn_blocking(move || -> Result<_, StartError> {
+            let data = |source| StartError::Data {
+                path: folder.clone(),
+                source,
+            };
+            let disk = RealDisk::open(folder.join("journal")).map_err(data)?;
+            let opened = SledTable::open(folder.join("branches"), SledOptions::new("branch"))?;
+            Ok((disk, opened))
+        });
+        let (disk, opened) = joined(opened.await)?;
+        let table = Arc::new(opened.table);
+        if let Some(aside) = &opened.set_aside {
+            tracing::warn!(
+                participant = %options.name,
+                set_aside = %aside.display(),
+                "the branch table was damaged and is rebuilt from the journal"
+            );
+        }
+        let clock = SystemClock::shared();
+        let parts = Parts {
+            disk: Arc::new(disk),
+            table: Arc::clone(&table) as _,
+            connector: TcpConnector::shared(),
+            seed: clock.now().unix_ms() ^ u64::from(std::process::id()) << 32,
+            clock,
+            writing: Writing::Threads,
+        };
+        let participant = Self::open_with(options, parts, manager).await?;
+        if opened.set_aside.is_some() {
+            joined(tokio::task::spawn_blocking(move || table.rebuilt()).await)?;
+        }
+        Ok(participant)
+    }
+
+    /// Like [`open`](Self::open), with the parts that the caller brings.
+    ///
+    /// # Errors
+    ///
+    /// [`StartError`].
+    pub async fn open_with(
+        options: ParticipantOptions,
+        parts: Parts,
+        manager: impl ResourceManager,
+    ) -> Result<Self, StartError> {
+        let client_options =
+            ClientOptions::new(options.cluster.clone(), options.coordinators.iter().cloned());
+        let client = Client::new(client_options, parts.connector.as_ref())?;
+        let options = Arc::new(options);
+        let (store, writer, replayed) = {
+            let (options, disk) = (Arc::clone(&options), parts.disk);
+            let table = BranchTable::new(parts.table);
+            blocking(parts.writing, move || Store::open(&options, disk, table)).await?
+        };
+        let store = Arc::new(store);
+        let gate = Arc::new(Gate::new());
+        let watched = Arc::clone(&gate);
+        store.on_failure(move |reason| watched.close(reason));
+        let writers = Writers::start(writer, parts.writing).map_err(|source| StartError::Data {
+            path: options.data.clone(),
+            source,
+        })?;
+        let generation = store.record_start(&options, replayed.generation).await?;
+        let manager: Arc<dyn AnyResourceManager> = Arc::new(manager);
+        let counters = Arc::new(Counters::new());
+        let jitter = Arc::new(Jitter::new(parts.seed));
+        let doubts = Arc::new(Doubts::new(options.inquiry_after));
+        let tasks = TaskTracker::new();
+        let (completions, completed) = mpsc::unbounded_channel();
+        let branches = Arc::new(Branches::new(Surroundings {
+            options: Arc::clone(&options),
+            generation,
+            store: Arc::clone(&store),
+            calls: ResourceCalls::new(
+                manager,
+                &options,
+                Arc::clone(&gate),
+                Arc::clone(&counters),
+                Arc::clone(&jitter),
+            ),
+            doubts: Arc::clone(&doubts),
+            gate: Arc::clone(&gate),
+            counters: Arc::clone(&counters),
+            clock: Arc::clone(&parts.clock),
+            completions: completions.clone(),
+            tasks: tasks.clone(),
+        }));
+        tokio::spawn(hear(completed, Arc::clone(&branches), Arc::clone(&gate)));
+        let remembering = remember(
+            Arc::clone(&store),
+            Arc::clone(&branches),
+            Arc::clone(&gate),
+            parts.writing,
+        );
+        tokio::spawn(remembering);
+        Ok(Self {
+            inner: Arc::new(Inner {
+                options,
+                generation,
+                store,
+                branches,
+                doubts,
+                gate,
+                counters,
+                jitter,
+                clock: parts.clock,
+                client,
+                writing: parts.writing,
+                tasks,
+                completions,
+                promises: Mutex::new(replayed.in_doubt),
+                writers: Mutex::new(Some(writers)),
+            }),
+        })
+    }
+
+    /// The second half of [`start`](Self::start): restores the holds of every promise, and opens for traffic.
+    ///
+    /// # Errors
+    ///
+    /// [`StartError::ResourceManagerBehind`], and [`StartError::Stopped`] if the participant stopped meanwhile.
+    /// Nothing was answered.
+    pub async fn recover(&self) -> Result<(), StartError> {
+        let inner = &self.inner;
+        let promises = std::mem::take(&mut *inner.promises.lock().unwrap_or_else(PoisonError::into_inner));
+        let in_doubt = promises.len();
+        match inner.branches.recover(promises).await {
+            Some(Ok(())) => {}
+            Some(Err(error)) => {
+                self.shutdown().await;
+                return Err(error);
+            }
+            None => return Err(StartError::Stopped(self.stopped().await)),
+        }
+        let (participant, generation) = (&inner.options.name, inner.generation);
+        if in_doubt > 0 {
+            tracing::warn!(%participant, %generation, in_doubt, "recovered with branches in doubt");
+        } else {
+            tracing::info!(%participant, %generation, "recovered");
+        }
+        inner.gate.serve();
+        tokio::spawn(
+            Registrar {
+                client: inner.client.clone(),
+                options: Arc::clone(&inner.options),
+                generation,
+                store: Arc::clone(&inner.store),
+                gate: Arc::clone(&inner.gate),
+                jitter: Arc::clone(&inner.jitter),
+            }
+            .run(),
+        );
+        tokio::spawn(
+            Inquirer {
+                client: inner.client.clone(),
+                options: Arc::clone(&inner.options),
+                branches: Arc::clone(&inner.branches),
+                doubts: Arc::clone(&inner.doubts),
+                gate: Arc::clone(&inner.gate),
+                counters: Arc::clone(&inner.counters),
+                jitter: Arc::clone(&inner.jitter),
+            }
+            .run(),
+        );
+        Ok(())
+    }
+
+    /// The gRPC service, with the message limits of Unanimo, for a server that serves other things as well. A
+    /// service that serves nothing else uses [`serve`](Self::serve).
+    pub fn service(&self) -> ParticipantServer<Endpoint> {
+        ParticipantServer::new(Endpoint {
+            options: Arc::clone(&self.inner.options),
+            branches: Arc::clone(&self.inner.branches),
+            gate: Arc::clone(&self.inner.gate),
+            clock: Arc::clone(&self.inner.clock),
+        })
+        .max_decoding_message_size(MAX_MESSAGE_BYTES)
+        .max_encoding_message_size(MAX_MESSAGE_BYTES)
+    }
+
+    /// How often this participant has started, this time included.
+    pub fn generation(&self) -> Generation {
+        self.inner.generation
+    }
+
+    /// What it has done since it started.
+    pub fn statistics(&self) -> Statistics {
+        let (inner, counters) = (&self.inner, &self.inner.counters);
+        let (in_doubt, oldest) = inner.doubts.survey();
+        Statistics {
+            in_flight: inner.branches.in_flight(),
+            in_doubt,
+            oldest_in_doubt: oldest.map(|since| inner.clock.now().since(since)),
+            recovered_in_doubt: counters.recovered_in_doubt.get(),
+            voted_yes: counters.voted_yes.get(),
+            voted_read_only: counters.voted_read_only.get(),
+            voted_no: counters.voted_no.get(),
+            committed: counters.committed.get(),
+            aborted: counters.aborted.get(),
+            inquiries: counters.inquiries.get(),
+            inquiry_calls: counters.inquiry_calls.get(),
+            duplicates: counters.duplicates.get(),
+            violations: counters.violations.get(),
+            overloads: counters.overloads.get(),
+            resource_manager_errors: counters.resource_manager_errors.get(),
+            registered: inner.gate.is_registered(),
+            in_doubt_times: counters.in_doubt_times(),
+        }
+    }
+
+    /// Resolves when the participant serves no longer, with the reason. Unless that is
+    /// [`StopReason::Shutdown`], the process should end with an error: somebody has to look.
+    pub fn stopped(&self) -> impl Future<Output = StopReason> + Send + 'static {
+        let gate = Arc::clone(&self.inner.gate);
+        async move { gate.stopped().await }
+    }
+
+    /// Stops in order: takes no new calls, waits a while for what runs, and makes everything durable. What did not
+    /// finish is taken up again at the next start. Returns when the participant has stopped; calling it again
+    /// does nothing.
+    pub async fn shutdown(&self) {
+        let inner = &self.inner;
+        inner.gate.stop();
+        let writers = inner
+            .writers
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+        let Some(writers) = writers else {
+            inner.gate.stopped().await;
+            return;
+        };
+        inner.tasks.close();
+        let patience: Duration = inner.options.shutdown_patience;
+        if timeout(patience, inner.tasks.wait()).await.is_err() {
+            let (participant, calls) = (&inner.options.name, inner.tasks.len());
+            tracing::warn!(%participant, calls, "calls of the resource manager did not end in time");
+        }
+        inner.store.close();
+        writers.ended().await;
+        // Whoever waits for what has become durable now is told before the end.
+        let (sender, heard) = oneshot::channel();
+        if inner.completions.send(Completion::Barrier(sender)).is_ok() {
+            let _ = heard.await;
+        }
+        if inner.gate.go_on().is_ok() {
+            let store = Arc::clone(&inner.store);
+            if let Err(reason) = blocking(inner.writing, move || store.settle()).await {
+                inner.gate.close(reason);
+            }
+        }
+        inner.gate.close(StopReason::Shutdown);
+    }
+
+    pub(crate) fn options(&self) -> &ParticipantOptions {
+        &self.inner.options
+    }
+
+    pub(crate) fn gate(&self) -> &Arc<Gate> {
+        &self.inner.gate
+    }
+}
+
+/// Gives branches what the journal's writer has to tell. One task, so that the writer never waits for a branch.
+async fn hear(mut completed: mpsc::UnboundedReceiver<Completion>, branches: Arc<Branches>, gate: Arc<Gate>) {
+    loop {
+        // Whatever is heard is dealt with at once; nothing is lost when the gate wins, for it is closed then.
+        let completion = tokio::select! {
+            biased;
+            completion = completed.recv() => completion,
+            _ = gate.stopped() => None,
+        };
+        match completion {
+            Some(Completion::Recorded(transaction)) => {
+                branches.step(transaction, BranchInput::Recorded, Asker::Nobody);
+            }
+            Some(Completion::Barrier(heard)) => _ = heard.send(()),
+            None => return,
+        }
+    }
+}
+
+/// Moves finished branches from memory to the branch table, many at a time.
+async fn remember(store: Arc<Store>, branches: Arc<Branches>, gate: Arc<Gate>, writing: Writing) {
+    loop {
+        // Both only wait.
+        tokio::select! {
+            () = gate.stopping() => return,
+            () = store.progress() => {}
+        }
+        loop {
+            let remembering = Arc::clone(&store);
+            match blocking(writing, move || remembering.remember()).await {
+                Ok(transactions) if transactions.is_empty() => break,
+                Ok(transactions) => branches.remembered(&transactions),
+                Err(reason) => return gate.close(reason),
+            }
+        }
+    }
+}
+
+/// Runs what blocks where it holds up nobody, or in place in a simulation.
+async fn blocking<T: Send + 'static>(writing: Writing, work: impl FnOnce() -> T + Send + 'static) -> T {
+    match writing {
+        Writing::Threads => joined(tokio::task::spawn_blocking(work).await),
+        Writing::Tasks => work(),
+    }
+}
+
+/// What a blocking task returned; its panic goes on here.
+fn joined<T>(result: Result<T, tokio::task::JoinError>) -> T {
+    match result {
+        Ok(value) => value,
+        Err(error) => std::panic::resume_unwind(error.into_panic()),
+    }
+}

@@ -1,0 +1,296 @@
+use std::collections::VecDeque;
+use std::future::poll_fn;
+use std::io;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+
+use tokio::sync::Notify;
+use unanimo_core::{Branch, Finish, Generation, ParticipantId, Record};
+use unanimo_journal::{Disk, Failed, Journal, OpenError, Options, Sequence, Step, Writer};
+use unanimo_proto::storage::encode_participant_record;
+
+use crate::branch_table::{BranchTable, Finished};
+use crate::replay::{Replay, Replayed};
+use crate::{ParticipantOptions, StartError, StopReason, TransactionId, Writing};
+
+/// A tombstone needs no sync, but its branch stays in memory until its record is durable. So after this many of them one
+/// is forced to disk.
+const NOTES_PER_SYNC: usize = 256;
+
+/// Branches that go into the branch table in one batch: enough to share its cost, and far below its limit.
+const BRANCHES_PER_BATCH: usize = 1024;
+
+/// What an operator does about a damaged journal: unlike a coordinator's it has no second copy.
+const REPAIR: &str = "Restore the whole data folder, and the service's own data with it, from one backup of this \
+                      participant; the cluster refuses it if it is too old. Never delete or edit the file.";
+
+/// Everything durable of a participant: the journal, which has all, and the branch table, which finds a finished
+/// branch quickly.
+pub(crate) struct Store {
+    journal: Journal,
+    table: BranchTable,
+    name: ParticipantId,
+    checkpoint_after: usize,
+    unremembered: Mutex<Unremembered>,
+    /// Something became durable.
+    progress: Arc<Notify>,
+}
+
+/// Finished branches that are not in the table yet, in the order of their records.
+#[derive(Default)]
+struct Unremembered {
+    queue: VecDeque<Finished>,
+    noted: usize,
+    since_checkpoint: usize,
+}
+
+/// Whatever writes the journal; ends when the journal is closed or has failed.
+pub(crate) enum Writers {
+    Thread(JoinHandle<()>),
+    Task(tokio::task::JoinHandle<()>),
+}
+
+impl Store {
+    /// Opens the journal and brings the table up to it. Blocks. The writer must run before anything becomes
+    /// durable.
+    pub(crate) fn open(
+        options: &ParticipantOptions,
+        disk: Arc<dyn Disk>,
+        table: BranchTable,
+    ) -> Result<(Self, Writer, Replayed), StartError> {
+        let mut replay = Replay::new(&options.cluster, &options.name, &table)?;
+        // The journal passes on what we say as text; what we mean is kept here.
+        let mut refused = None;
+        let opened = Journal::open(disk, journal_options(options), &mut |sequence, bytes| {
+            replay.take(sequence, bytes).map_err(|error| {
+                let text = error.to_string();
+                refused = Some(error);
+                text.into()
+            })
+        });
+        let (journal, writer) = match (opened, refused) {
+            (Ok(opened), _) => opened,
+            (Err(OpenError::Refused { .. }), Some(error)) => return Err(error),
+            (Err(error), _) => return Err(error.into()),
+        };
+        let replayed = replay.finish()?;
+        let store = Self {
+            journal,
+            table,
+            name: options.name.clone(),
+            checkpoint_after: options.checkpoint_after,
+            unremembered: Mutex::default(),
+            progress: Arc::new(Notify::new()),
+        };
+        Ok((store, writer, replayed))
+    }
+
+    /// Records the start, the first thing of every life (R11). Nothing may be said before it is durable.
+    pub(crate) async fn record_start(
+        &self,
+        options: &ParticipantOptions,
+        last: Generation,
+    ) -> Result<Generation, StartError> {
+        let generation = Generation(last.0 + 1);
+        let record = Record::Started {
+            cluster: options.cluster.clone(),
+            generation,
+        };
+        let payload = encode_participant_record(&self.name, &record);
+        self.journal.append_durable(payload).await?;
+        Ok(generation)
+    }
+
+    /// Writes the record; `durable` hears when it is on disk, on the writer's thread. If it never hears, the
+    /// journal has failed.
+    pub(crate) fn record(
+        &self,
+        record: &Record,
+        durable: impl FnOnce() + Send + 'static,
+    ) -> Result<Sequence, StopReason> {
+        let payload = encode_participant_record(&self.name, record);
+        let callback = self.with_progress(durable);
+        // Held over the append, so that the queue has the order of the journal.
+        let mut unremembered = self.lock();
+        let sequence = self
+            .journal
+            .append(payload, callback)
+            .map_err(StopReason::storage)?;
+        unremembered.push(sequence, record);
+        Ok(sequence)
+    }
+
+    /// Writes the record when it is convenient.
+    pub(crate) fn note(&self, record: &Record) -> Result<(), StopReason> {
+        let payload = encode_participant_record(&self.name, record);
+        let mut unremembered = self.lock();
+        unremembered.noted += 1;
+        let sequence = if unremembered.noted < NOTES_PER_SYNC {
+            self.journal.append_lazily(payload)
+        } else {
+            unremembered.noted = 0;
+            self.journal.append(payload, self.with_progress(|| {}))
+        };
+        unremembered.push(sequence.map_err(StopReason::storage)?, record);
+        Ok(())
+    }
+
+    fn with_progress<F>(&self, durable: F) -> impl FnOnce(Result<(), Failed>) + Send + use<F>
+    where
+        F: FnOnce() + Send + 'static,
+    {
+        let progress = Arc::clone(&self.progress);
+        move |result| {
+            if result.is_ok() {
+                durable();
+                progress.notify_one();
+            }
+        }
+    }
+
+    /// How many finished branches the table does not have yet.
+    pub(crate) fn unremembered(&self) -> usize {
+        self.lock().queue.len()
+    }
+
+    /// Resolves when something has become durable since the last call.
+    pub(crate) async fn progress(&self) {
+        self.progress.notified().await;
+    }
+
+    /// Puts finished branches whose records are durable into the table, some at a time, and says which. Blocks.
+    pub(crate) fn remember(&self) -> Result<Vec<TransactionId>, StopReason> {
+        let durable = self.journal.durable();
+        let (finished, checkpoint) = self.lock().take(durable, self.checkpoint_after);
+        let Some(last) = finished.last() else {
+            return Ok(Vec::new());
+        };
+        self.table
+            .put(&finished, last.sequence)
+            .map_err(StopReason::storage)?;
+        if checkpoint {
+            self.table.checkpoint().map_err(StopReason::storage)?;
+        }
+        Ok(finished.iter().map(|branch| branch.transaction).collect())
+    }
+
+    /// Where the journal ends, as far as it is durable.
+    pub(crate) fn durable(&self) -> Sequence {
+        self.journal.durable()
+    }
+
+    /// The branch, if the table remembers it.
+    pub(crate) fn branch(&self, transaction: TransactionId) -> Result<Option<Branch>, StopReason> {
+        self.table.branch(transaction)
+    }
+
+    /// Whether this transaction was committed here, as far as the table knows.
+    pub(crate) fn was_committed(&self, transaction: TransactionId) -> Result<bool, StartError> {
+        let finish = self.table.finish(transaction)?;
+        Ok(matches!(finish, Some(Finish::Committed { .. })))
+    }
+
+    /// Calls back once, when the journal fails.
+    pub(crate) fn on_failure(&self, hook: impl FnOnce(StopReason) + Send + 'static) {
+        self.journal
+            .on_failure(move |failed| hook(StopReason::storage(failed)));
+    }
+
+    /// Takes no more records; the writer ends when all are durable.
+    pub(crate) fn close(&self) {
+        self.journal.close();
+    }
+
+    /// Puts everything into the table and makes it durable. For the end, when the writer has ended. Blocks.
+    pub(crate) fn settle(&self) -> Result<(), StopReason> {
+        while !self.remember()?.is_empty() {}
+        self.table.checkpoint().map_err(StopReason::storage)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Unremembered> {
+        self.unremembered.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Unremembered {
+    fn push(&mut self, sequence: Sequence, record: &Record) {
+        let finish = match record {
+            Record::Started { .. } | Record::Prepared(..) => return,
+            Record::Committed {
+                transaction,
+                request_hash,
+            } => Branch::finished(
+                *transaction,
+                Finish::Committed {
+                    request_hash: *request_hash,
+                },
+            ),
+            Record::Aborted { transaction, reason } => Branch::finished(
+                *transaction,
+                Finish::Aborted {
+                    reason: reason.clone(),
+                },
+            ),
+        };
+        self.queue.extend(Finished::new(sequence, &finish));
+    }
+
+    /// The oldest that are durable, and whether it is time for a checkpoint after them.
+    fn take(&mut self, durable: Sequence, checkpoint_after: usize) -> (Vec<Finished>, bool) {
+        let ready = self.queue.partition_point(|branch| branch.sequence <= durable);
+        let finished: Vec<Finished> = self.queue.drain(..ready.min(BRANCHES_PER_BATCH)).collect();
+        self.since_checkpoint += finished.len();
+        let checkpoint = self.since_checkpoint >= checkpoint_after;
+        if checkpoint {
+            self.since_checkpoint = 0;
+        }
+        (finished, checkpoint)
+    }
+}
+
+impl Writers {
+    /// Lets the writer run.
+    pub(crate) fn start(writer: Writer, writing: Writing) -> io::Result<Self> {
+        match writing {
+            Writing::Threads => writer.spawn().map(Self::Thread),
+            Writing::Tasks => Ok(Self::Task(tokio::spawn(write_in_steps(writer)))),
+        }
+    }
+
+    /// Resolves when the writer has ended.
+    pub(crate) async fn ended(self) {
+        // A writer that panicked has failed the journal, which is what everybody looks at.
+        match self {
+            Self::Thread(thread) => {
+                let _ = tokio::task::spawn_blocking(move || thread.join()).await;
+            }
+            Self::Task(task) => {
+                let _ = task.await;
+            }
+        }
+    }
+}
+
+async fn write_in_steps(mut writer: Writer) {
+    loop {
+        match writer.step() {
+            Step::Closed | Step::Failed => return,
+            Step::Idle => poll_fn(|context| writer.poll_work(context)).await,
+            _ => tokio::task::yield_now().await,
+        }
+    }
+}
+
+fn journal_options(options: &ParticipantOptions) -> Options {
+    let mut journal = Options::new("participant journal");
+    journal.repair = REPAIR;
+    journal.segment_bytes = options.segment_bytes;
+    // A record has the redo, the members' names, and little else.
+    let names = options.request.members * 80;
+    let record = options.redo_bytes + names + 4096;
+    journal.max_record_bytes = u32::try_from(record).unwrap_or(u32::MAX);
+    // Every branch in flight has at most one record on its way, so a full queue is no case that branches know.
+    let needed = options.in_flight.saturating_mul(record);
+    journal.max_queued_bytes = journal.max_queued_bytes.max(needed.saturating_mul(2));
+    journal
+}

@@ -1,0 +1,109 @@
+//! Branches in doubt ask until they are told (R5).
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use crate::support::{Call, World, eventually, transaction};
+
+#[tokio::test]
+async fn a_branch_in_doubt_asks_after_a_while_and_acts_on_the_answer() {
+    let world = World::new();
+    let mut options = world.options();
+    options.inquiry_after = Duration::from_millis(50);
+    let (participant, peer) = world.start_with(options).await;
+    let (committed, aborted, undecided) = (transaction(1), transaction(2), transaction(3));
+    for tx in [committed, aborted, undecided] {
+        peer.yes(tx).await;
+    }
+    eventually("asked twice about each", || {
+        let mut asked: BTreeMap<String, usize> = BTreeMap::new();
+        for inquiry in world
+            .coordinator
+            .inquiries()
+            .iter()
+            .flat_map(|call| &call.inquiries)
+        {
+            *asked.entry(inquiry.transaction.clone()).or_default() += 1;
+        }
+        asked.len() == 3 && asked.values().all(|times| *times >= 2)
+    })
+    .await;
+    assert_eq!(world.recorder.holds(), [committed, aborted, undecided]);
+    let call = &world.coordinator.inquiries()[0];
+    assert_eq!(
+        (call.cluster.as_str(), call.participant.as_str()),
+        ("test", "stock")
+    );
+    assert_eq!(call.inquiries[0].members, ["other", "stock"]);
+
+    world.coordinator.commit(committed);
+    world.coordinator.abort(aborted);
+    eventually("told", || participant.statistics().in_doubt == 1).await;
+    eventually("done", || world.recorder.holds() == [undecided]).await;
+    assert_eq!(world.recorder.applied(committed), 1);
+    assert_eq!(world.recorder.applied(aborted), 0);
+    // The same as the decision that comes late from a coordinator.
+    peer.commit(committed).await.unwrap();
+    peer.abort(aborted).await.unwrap();
+    assert_eq!(participant.statistics().violations, 0);
+}
+
+#[tokio::test]
+async fn a_thousand_branches_in_doubt_ask_in_a_handful_of_calls() {
+    let world = World::new();
+    let (participant, peer) = world.start().await;
+    for n in 1..=1000 {
+        peer.yes(transaction(n)).await;
+        world.coordinator.commit(transaction(n));
+    }
+    participant.shutdown().await;
+    world.crash(0);
+    // After a restart they ask at once: the hour that this world waits does not matter.
+    let (participant, _peer) = world.start().await;
+    eventually("all are committed", || participant.statistics().committed == 1000).await;
+    let calls = world.coordinator.inquiries();
+    assert_eq!(calls.len(), 4);
+    assert!(calls.iter().all(|call| call.inquiries.len() <= 256));
+    let statistics = participant.statistics();
+    assert_eq!((statistics.inquiry_calls, statistics.inquiries), (4, 1000));
+    for n in 1..=1000 {
+        assert_eq!(world.recorder.applied(transaction(n)), 1);
+    }
+}
+
+#[tokio::test]
+async fn coordinators_without_a_leader_are_asked_again() {
+    let world = World::new();
+    let mut options = world.options();
+    options.inquiry_after = Duration::from_millis(20);
+    options.inquiry_pause_max = Duration::from_millis(50);
+    let (participant, peer) = world.start_with(options).await;
+    world.coordinator.fail_inquiries(5);
+    peer.yes(transaction(1)).await;
+    world.coordinator.commit(transaction(1));
+    eventually("committed", || participant.statistics().committed == 1).await;
+    assert!(world.coordinator.inquiries().len() >= 6);
+    assert_eq!(world.recorder.count(Call::Commit, transaction(1)), 1);
+}
+
+#[tokio::test]
+async fn an_answer_that_contradicts_is_an_alarm_and_changes_nothing() {
+    let world = World::new();
+    let mut options = world.options();
+    options.inquiry_after = Duration::from_millis(30);
+    let (participant, peer) = world.start_with(options).await;
+    let tx = transaction(1);
+    peer.yes(tx).await;
+    world.recorder.hold(Call::Commit);
+    let committing = tokio::spawn({
+        let peer = peer.clone();
+        async move { peer.commit(tx).await }
+    });
+    eventually("committing", || world.recorder.count(Call::Commit, tx) == 1).await;
+    assert!(peer.abort(tx).await.is_err());
+    world.recorder.release(Call::Commit);
+    committing.await.unwrap().unwrap();
+    assert_eq!(participant.statistics().violations, 1);
+    assert_eq!(world.recorder.applied(tx), 1);
+    assert_eq!(world.recorder.count(Call::Abort, tx), 0);
+}

@@ -1,0 +1,9 @@
+//! The participant from outside: messages in, calls of a resource manager and records on simulated disks out.
+
+mod crash;
+mod inquiry;
+mod messages;
+mod recovery;
+mod serving;
+mod support;
+mod trouble;
