@@ -1,0 +1,250 @@
+//! The `unanimo` command as an operator uses it.
+
+// In a test a panic is the report.
+#![allow(clippy::unwrap_used)]
+
+mod cluster;
+
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use cluster::{PATIENCE, free_port};
+use tempfile::TempDir;
+
+/// Three nodes as processes of their own, from the sample configurations with other ports.
+struct Processes {
+    folder: TempDir,
+    ports: [u16; 3],
+    nodes: Vec<Child>,
+}
+
+impl Drop for Processes {
+    fn drop(&mut self) {
+        for node in &mut self.nodes {
+            let _ = node.kill();
+            let _ = node.wait();
+        }
+    }
+}
+
+fn unanimo(arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_unanimo"))
+        .args(arguments)
+        .output()
+        .unwrap()
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8(bytes.to_vec()).unwrap()
+}
+
+/// Asks until the answer satisfies, or fails the test.
+fn until(what: &str, mut condition: impl FnMut() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !condition() {
+        assert!(
+            Instant::now() < deadline,
+            "{what} did not happen within {PATIENCE:?}"
+        );
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+impl Processes {
+    fn start() -> Self {
+        let folder = TempDir::new().unwrap();
+        let ports = [free_port(), free_port(), free_port()];
+        let mut this = Self {
+            folder,
+            ports,
+            nodes: Vec::new(),
+        };
+        for node in 1..=3 {
+            this.configure(node, &format!("node{node}.toml"), |sample| sample);
+            let child = this.spawn(&this.file(&format!("node{node}.toml")));
+            this.nodes.push(child);
+        }
+        this
+    }
+
+    fn file(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// Writes a sample configuration with this test's ports and folder.
+    fn configure(&self, node: usize, name: &str, change: impl FnOnce(String) -> String) {
+        let sample = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("config/node{node}.toml"));
+        let mut text = std::fs::read_to_string(sample).unwrap();
+        for (place, port) in self.ports.iter().enumerate() {
+            text = text.replace(
+                &format!("127.0.0.1:710{}", place + 1),
+                &format!("127.0.0.1:{port}"),
+            );
+        }
+        let data = format!("\"{}/node", self.folder.path().display());
+        text = text.replace("\"unanimo-data/node", &data);
+        std::fs::write(self.file(name), change(text)).unwrap();
+    }
+
+    fn spawn(&self, config: &Path) -> Child {
+        Command::new(env!("CARGO_BIN_EXE_unanimo"))
+            .args(["serve", "--config"])
+            .arg(config)
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap()
+    }
+
+    fn status(&self, place: usize) -> String {
+        text(&unanimo(&["status", "--node", &format!("127.0.0.1:{}", self.ports[place])]).stdout)
+    }
+
+    fn leader(&self) -> usize {
+        let mut leader = 0;
+        until("an election", || {
+            match (0..3).find(|place| self.status(*place).contains("(leader, term")) {
+                Some(found) => {
+                    leader = found;
+                    true
+                }
+                None => false,
+            }
+        });
+        leader
+    }
+}
+
+#[test]
+fn three_commands_form_a_cluster_that_operators_can_look_at_and_change() {
+    let mut cluster = Processes::start();
+    let leader = cluster.leader();
+    let status = cluster.status(leader);
+    for line in [
+        "cluster      demo",
+        "member       1 at",
+        "member       2 at",
+        "member       3 at",
+        "(voter)",
+    ] {
+        assert!(status.contains(line), "{line}: {status}");
+    }
+    let address = format!("127.0.0.1:{}", cluster.ports[leader]);
+    // A snapshot on demand.
+    assert!(unanimo(&["snapshot", "--node", &address]).status.success());
+    until("the snapshot", || !cluster.status(leader).contains("snapshot 0,"));
+    // Leadership on demand.
+    let successor = (leader + 1) % 3;
+    let to = (successor + 1).to_string();
+    assert!(
+        unanimo(&["transfer-leader", "--node", &address, "--to", &to])
+            .status
+            .success()
+    );
+    until("the transfer", || {
+        cluster.status(successor).contains("(leader, term")
+    });
+    // SIGTERM ends a node in order, and the others go on.
+    let process = cluster.nodes[successor].id().to_string();
+    assert!(
+        Command::new("kill")
+            .args(["-TERM", &process])
+            .status()
+            .unwrap()
+            .success()
+    );
+    let ended = cluster.nodes[successor].wait().unwrap();
+    assert!(ended.success(), "{ended}");
+    let next = cluster.leader();
+    assert_ne!(next, successor);
+}
+
+#[test]
+fn a_node_can_be_replaced_by_a_new_one_under_a_new_id() {
+    let mut cluster = Processes::start();
+    let leader = cluster.leader();
+    let address = format!("127.0.0.1:{}", cluster.ports[leader]);
+    let lost = (leader + 1) % 3;
+    cluster.nodes[lost].kill().unwrap();
+    cluster.nodes[lost].wait().unwrap();
+    // The new node has an id and a folder of its own, and joins.
+    let port = free_port();
+    cluster.configure(1, "node4.toml", |sample| {
+        sample
+            .replacen("node = 1\nlisten", "node = 4\nlisten", 1)
+            .replacen(
+                &format!("listen = \"127.0.0.1:{}\"", cluster.ports[0]),
+                &format!("listen = \"127.0.0.1:{port}\""),
+                1,
+            )
+            .replace("/node1\"", "/node4\"")
+            .replace("join = false", "join = true")
+            .replace(
+                "[raft]",
+                &format!("[[peers]]\nnode = 4\naddress = \"127.0.0.1:{port}\"\n[raft]"),
+            )
+    });
+    let newcomer = cluster.spawn(&cluster.file("node4.toml"));
+    cluster.nodes.push(newcomer);
+    let own = format!("127.0.0.1:{port}");
+    until("the new node answers", || {
+        unanimo(&["status", "--node", &own]).status.success()
+    });
+    let added = unanimo(&["add-node", "--node", &address, "--id", "4", "--address", &own]);
+    assert!(added.status.success(), "{}", text(&added.stderr));
+    let removed = unanimo(&["remove-node", "--node", &address, "--id", &(lost + 1).to_string()]);
+    assert!(removed.status.success(), "{}", text(&removed.stderr));
+    until("the new node votes", || {
+        cluster.status(leader).contains(&format!("{own} (voter)"))
+    });
+    assert!(
+        !cluster
+            .status(leader)
+            .contains(&format!("127.0.0.1:{} (voter)", cluster.ports[lost]))
+    );
+    // An id that was given out before is never taken again.
+    let again = unanimo(&[
+        "add-node",
+        "--node",
+        &address,
+        "--id",
+        &(lost + 1).to_string(),
+        "--address",
+        &own,
+    ]);
+    assert!(!again.status.success());
+    assert!(text(&again.stderr).contains("before"), "{}", text(&again.stderr));
+}
+
+#[test]
+fn what_is_wrong_is_said_and_the_exit_code_tells() {
+    let cluster = Processes {
+        folder: TempDir::new().unwrap(),
+        ports: [free_port(), free_port(), free_port()],
+        nodes: Vec::new(),
+    };
+    cluster.configure(1, "bad.toml", |sample| {
+        sample.replace("heartbeat_ms = 100", "heartbeat_ms = 1000")
+    });
+    let bad = cluster.file("bad.toml").display().to_string();
+    let cases: [(&[&str], &[&str]); 4] = [
+        (
+            &["serve", "--config", "no/such.toml"],
+            &["no/such.toml", "cannot read"],
+        ),
+        (
+            &["serve", "--config", &bad],
+            &["bad.toml", "raft.heartbeat_ms", "1 to 149"],
+        ),
+        (&["status", "--node", "nowhere"], &["nowhere"]),
+        (&["serve"], &["--config"]),
+    ];
+    for (arguments, says) in cases {
+        let output = unanimo(arguments);
+        assert!(!output.status.success(), "{arguments:?}");
+        let error = text(&output.stderr);
+        for word in says {
+            assert!(error.contains(word), "{arguments:?}: {error}");
+        }
+    }
+}
