@@ -279,7 +279,7 @@ fn nonzero(bytes: &[u8], from: u64) -> Option<Range<u64>> {
     let differs = |(_, block): &(usize, &[u8])| *block != &ZEROS[..block.len()];
     let (first, block) = rest.chunks(BLOCK).enumerate().find(differs)?;
     let first = first * BLOCK + block.iter().position(|byte| *byte != 0)?;
-    let (last, block) = rest.chunks(BLOCK).enumerate().filter(differs).next_back()?;
+    let (last, block) = rest.chunks(BLOCK).enumerate().rfind(differs)?;
     let last = last * BLOCK + block.iter().rposition(|byte| *byte != 0)?;
     Some(from + first as u64..from + last as u64 + 1)
 }

@@ -1,5 +1,8 @@
 //! What a journal does for its owner, one behaviour at a time.
 
+// In a test a panic is the report.
+#![allow(clippy::unwrap_used)]
+
 mod driver;
 
 use std::sync::{Arc, Mutex};
@@ -106,7 +109,7 @@ fn lazy_records_force_no_sync_and_become_durable_with_the_next_that_does() {
 #[test]
 fn closing_makes_lazy_records_durable() {
     let disk = SimulatedDisk::new();
-    let mut driver = Driver::open(&disk);
+    let driver = Driver::open(&disk);
     driver.journal.append_lazily("lazy").unwrap();
     driver.close();
     disk.crash_losing_everything();
@@ -250,7 +253,7 @@ fn everything_may_be_released_and_positions_still_rise() {
     driver.journal.release_before(at(1000));
     driver.settle();
     driver.close();
-    let mut reopened = Driver::open(&disk);
+    let reopened = Driver::open(&disk);
     assert_eq!(reopened.replayed, []);
     assert_eq!(reopened.append("next"), at(31));
 }

@@ -1,5 +1,8 @@
 //! Power losses and failures at every operation: nothing acknowledged is missing, nothing else appears.
 
+// In a test a panic is the report.
+#![allow(clippy::unwrap_used)]
+
 mod driver;
 
 use driver::book::Book;

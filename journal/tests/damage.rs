@@ -1,5 +1,8 @@
 //! Damage of all kinds to a journal at rest: it is refused, or it changes nothing. It never costs a record.
 
+// In a test a panic is the report.
+#![allow(clippy::unwrap_used)]
+
 mod driver;
 
 use driver::{Driver, FIRST_SEGMENT, Records, SECOND_SEGMENT, open, small};

@@ -1,5 +1,8 @@
 //! Random lives of a journal against a vector.
 
+// In a test a panic is the report.
+#![allow(clippy::unwrap_used)]
+
 mod driver;
 
 use driver::Driver;

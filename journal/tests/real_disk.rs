@@ -1,5 +1,8 @@
 //! The journal with its threads on the disk of the machine.
 
+// In a test a panic is the report.
+#![allow(clippy::unwrap_used)]
+
 use std::collections::BTreeMap;
 use std::io;
 use std::sync::atomic::{AtomicUsize, Ordering};

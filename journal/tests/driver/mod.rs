@@ -109,9 +109,9 @@ impl Driver {
     /// Steps until there is nothing left to do.
     pub fn settle(&mut self) -> Step {
         loop {
-            match self.writer.step() {
-                end @ (Step::Idle | Step::Closed | Step::Failed) => return end,
-                _ => {}
+            let step = self.writer.step();
+            if matches!(step, Step::Idle | Step::Closed | Step::Failed) {
+                return step;
             }
         }
     }
