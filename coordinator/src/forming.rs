@@ -133,7 +133,8 @@ impl Forming {
                 }
             }
             if knows_it_is_new {
-                self.admitted.store(true, Ordering::Release);
+                self.admitted.store(true, Ordering::Relaxed);
+                self.replica.admit();
             }
             let all_wait = told
                 .iter()

@@ -1,10 +1,10 @@
 //! The coordinator of Unanimo: runs transactions, and replicates every decision before anybody hears it.
 //!
-//! * [`raft`] replicates the decision table: openraft on our journal and tables. Nothing outside it knows openraft.
-//! * [`driver`] runs transactions on the leader, and makes a new leader go on where the old one left.
-//! * [`service`] translates between gRPC messages and the driver.
-//! * [`forming`] brings new nodes together, and keeps out those that forgot.
-//! * [`node`] puts it together; [`config`] says how.
+//! * `raft` replicates the decision table: openraft on our journal and tables. Nothing outside it knows openraft.
+//! * `driver` runs transactions on the leader, and makes a new leader go on where the old one left.
+//! * `service` translates between gRPC messages and the driver.
+//! * `forming` brings new nodes together, and keeps out those that forgot.
+//! * `node` puts it together; `config` says how.
 //!
 //! The `unanimo` binary is a thin shell around [`run`] and [`Operator`].
 

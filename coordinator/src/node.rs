@@ -2,13 +2,12 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use thiserror::Error;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
-use tonic::service::interceptor::InterceptedService;
 use tonic::transport::server::TcpIncoming;
 use unanimo_journal::{Disk, Options as JournalOptions, RealDisk};
 use unanimo_proto::internal::raft_server::RaftServer;
@@ -224,6 +223,8 @@ where
 
 fn replica_options(config: &Config) -> ReplicaOptions {
     let mut options = ReplicaOptions::new(config.cluster.clone(), config.node, config.address().to_owned());
+    // A node that lost its disk must not vote or acknowledge as if it were new: `Forming` admits it.
+    options.answer_when_new = false;
     options.heartbeat_ms = config.raft.heartbeat_ms;
     options.election_min_ms = config.raft.election_min_ms;
     options.election_max_ms = config.raft.election_max_ms;
@@ -318,17 +319,7 @@ async fn services(
         node: config.node,
         replica: replica.clone(),
         driver: driver.clone(),
-        admitted: admitted.clone(),
-    };
-    // A node that lost its disk must not vote or acknowledge as if it were new.
-    let admit = move |request: tonic::Request<()>| {
-        if admitted.load(Ordering::Acquire) {
-            Ok(request)
-        } else {
-            Err(tonic::Status::unavailable(
-                "this node is finding out whether it is new to its cluster",
-            ))
-        }
+        admitted,
     };
     let raft = RaftServer::new(raft)
         .max_decoding_message_size(MAX_MESSAGE_BYTES)
@@ -349,7 +340,7 @@ async fn services(
                 .max_encoding_message_size(MAX_MESSAGE_BYTES),
         )
         .add_service(AdminServer::new(admin))
-        .add_service(InterceptedService::new(raft, admit))
+        .add_service(raft)
         .add_service(health_service)
         .add_service(reflection);
     Ok(routes.routes())

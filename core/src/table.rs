@@ -3,8 +3,9 @@
 //!
 //! Every replica applies the same [`Command`]s in the same order with [`apply`] and so holds the same table. The
 //! commands are idempotent and monotone: applying a stretch of the log again, on top of a table that has some of
-//! it already, ends in the same table. So a snapshot may be taken while applying goes on, and a replica that
-//! fell back to an older durable state simply applies again.
+//! it already, ends in the same table. So a replica that
+//! fell back to an older durable state simply applies again. That rests on one thing that every leader keeps: it
+//! proposes the acknowledgement of a decision only after the decision.
 
 use std::cmp::Ordering;
 use std::collections::BTreeMap;

@@ -124,7 +124,9 @@ async fn propose(replica: &Replica, entry: Vec<Pending>) {
             assert_eq!(applied.len(), waiting.len(), "every command is answered");
             for (waiting, applied) in waiting.into_iter().zip(applied) {
                 // Who no longer waits does not need the answer.
-                let _ = waiting.map(|waiting| waiting.send(Ok(applied)));
+                if let Some(waiting) = waiting {
+                    drop(waiting.send(Ok(applied)));
+                }
             }
         }
         Err(error) => {

@@ -130,7 +130,14 @@ impl Replica {
                 });
             }
             Some(_) => {}
-            None if self.shared.machine.applied().known_nodes.contains(&node.0) => {
+            None if self
+                .shared
+                .storage
+                .machine
+                .applied()
+                .known_nodes
+                .contains(&node.0) =>
+            {
                 return Err(MembershipError::UsedBefore { node });
             }
             None => {

@@ -46,6 +46,7 @@ mod snapshot_sender;
 mod snapshot_store;
 mod state_machine;
 mod status;
+mod storage;
 mod table_view;
 mod type_config;
 mod types;

@@ -1,6 +1,6 @@
 //! One replica of the decision table: what the rest of the coordinator holds.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -9,28 +9,27 @@ use openraft::errors::{
     ClientWriteError, Fatal, ForwardReason, ForwardToLeader, LinearizableReadError, RaftError,
 };
 use openraft::metrics::WaitError;
-use openraft::{LogIdOptionExt as _, ReadPolicy, ServerState};
+use openraft::{ReadPolicy, ServerState};
 use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use unanimo_core::table::{Applied, Command, DecisionRecord, Registration};
 use unanimo_core::{ParticipantId, TransactionId};
 use unanimo_proto::storage::{decode_registration, encode_commands};
-use unanimo_table::Table;
 
 use super::background::{self, WriterHandle};
-use super::counted_disk::CountedDisk;
 use super::failure::Failure;
-use super::log_records::Owner;
-use super::log_store::{LogStore, MAX_APPEND_BYTES};
+use super::log_store::MAX_APPEND_BYTES;
 use super::network::Network;
 use super::raft_config;
 use super::service::RaftService;
-use super::snapshot_store::SnapshotStore;
 use super::state_machine::StateMachine;
 use super::status;
+use super::storage::Storage;
 use super::table_view::{self, REGISTRATIONS, ReadTableError, UNENDED};
 use super::type_config::{Commands, TypeConfig};
-use super::{Leader, Leadership, ProposeError, ReplicaOptions, ReplicaParts, ReplicaStatus, StartError};
+use super::{
+    Background, Leader, Leadership, ProposeError, ReplicaOptions, ReplicaParts, ReplicaStatus, StartError,
+};
 
 pub(super) type Raft = openraft::Raft<TypeConfig, StateMachine>;
 pub(super) type Metrics = openraft::RaftMetrics<TypeConfig>;
@@ -52,23 +51,15 @@ pub(crate) struct Replica {
 pub(super) struct Shared {
     pub(super) options: ReplicaOptions,
     pub(super) raft: Raft,
-    pub(super) machine: StateMachine,
+    pub(super) storage: Storage,
     pub(super) leadership: watch::Sender<Leadership>,
-    pub(super) failure: Failure,
     /// Held while the membership changes, so that one change ends before the next begins.
     pub(super) changing: Arc<tokio::sync::Mutex<()>>,
-    table: Arc<dyn Table>,
-    log: LogStore,
-    log_syncs: Arc<AtomicU64>,
     writer: Mutex<Option<WriterHandle>>,
-    stopping: CancellationToken,
-    parts: Running,
-}
-
-/// What is needed to the end.
-struct Running {
-    background: super::Background,
     used_before: bool,
+    background: Background,
+    stopping: CancellationToken,
+    admitted: Arc<AtomicBool>,
 }
 
 impl Replica {
@@ -82,89 +73,60 @@ impl Replica {
         options: ReplicaOptions,
         parts: ReplicaParts,
     ) -> Result<(Self, RaftService), StartError> {
-        let config = Arc::new(raft_config::of(&options)?);
-        check_limits(&parts)?;
-        let failure = Failure::new();
-        let snapshots = SnapshotStore::open(parts.snapshot_disk, options.cluster.clone());
-        let snapshots = Arc::new(snapshots.map_err(StartError::Snapshots)?);
-        let (log_disk, log_syncs) = CountedDisk::wrap(parts.log_disk);
-        let owner = Owner {
-            cluster: options.cluster.clone(),
-            node: options.node,
-        };
-        let covering = Some(Arc::clone(&snapshots));
-        let (log, writer) = LogStore::open(
-            log_disk,
-            parts.journal_options,
-            owner,
-            options.cached_log_bytes,
-            covering,
-        )?;
-        let (table, background) = (parts.table, parts.background);
-        let machine = StateMachine::open(
-            Arc::clone(&table),
-            Arc::clone(&snapshots),
-            background,
-            failure.clone(),
-        )?;
-        close_gap(&log, &machine, &snapshots)?;
-
-        let told = failure.clone();
-        log.journal().on_failure(move |failed| told.tell(failed));
-        let writer = WriterHandle::start(background, writer).map_err(StartError::Thread)?;
+        let config = raft_config::of(&options)?;
+        let (connector, background) = (Arc::clone(&parts.connector), parts.background);
+        let opening = options.clone();
+        let opened = background::run(background, move || Storage::open(&opening, parts)).await;
+        let (storage, writer) = opened.map_err(StartError::Thread)??;
         let network = Network {
             cluster: options.cluster.clone(),
             node: options.node,
-            connector: parts.connector,
+            connector,
             background,
             answer_timeout: Duration::from_millis(options.election_max_ms),
         };
-        let used_before = log.is_used();
-        let raft = Raft::new(options.node.0, config, network, log.clone(), machine.clone()).await;
-        let raft = match raft {
+        let writer = WriterHandle::start(background, writer).map_err(StartError::Thread)?;
+        let used_before = storage.log.is_used();
+        let raft = match storage.resume(config, options.node, network).await {
             Ok(raft) => raft,
             Err(error) => {
-                log.journal().close();
+                storage.log.journal().close();
                 writer.ended().await;
-                return Err(StartError::Resume {
-                    reason: error.to_string(),
-                });
+                return Err(error);
             }
         };
+        warn_of_other_address(&raft, &options);
         let stopping = CancellationToken::new();
+        let admitted = Arc::new(AtomicBool::new(used_before || options.answer_when_new));
         let service = RaftService {
             cluster: options.cluster.clone(),
             node: options.node,
             raft: raft.clone(),
-            snapshots,
+            snapshots: Arc::clone(&storage.snapshots),
             background,
+            admitted: Arc::clone(&admitted),
             receiving: Arc::new(Semaphore::new(1)),
             stopping: stopping.clone(),
         };
-        warn_of_other_address(&raft, &options);
         let leadership = watch::Sender::new(Leadership::default());
+        let ended = stopping.clone().drop_guard();
         tokio::spawn(follow(
             raft.metrics(),
             leadership.clone(),
-            failure.clone(),
-            stopping.clone().drop_guard(),
+            storage.failure.clone(),
+            ended,
         ));
         let shared = Shared {
             options,
             raft,
-            machine,
+            storage,
             leadership,
-            failure,
-            changing: Arc::new(tokio::sync::Mutex::new(())),
-            table,
-            log,
-            log_syncs,
+            changing: Arc::default(),
             writer: Mutex::new(Some(writer)),
+            used_before,
+            background,
             stopping,
-            parts: Running {
-                background,
-                used_before,
-            },
+            admitted,
         };
         Ok((
             Self {
@@ -176,7 +138,13 @@ impl Replica {
 
     /// Whether this node is, or ever was, part of a cluster.
     pub(crate) fn is_formed(&self) -> bool {
-        self.shared.parts.used_before || self.shared.log.is_used()
+        self.shared.used_before || self.shared.storage.log.is_used()
+    }
+
+    /// Lets a new node answer the others: it is known not to have lost its data. For a node that was ever part of a
+    /// cluster this changes nothing.
+    pub(crate) fn admit(&self) {
+        self.shared.admitted.store(true, Ordering::Release);
     }
 
     /// Has commands applied, together and in this order, and returns what each led to.
@@ -238,7 +206,7 @@ impl Replica {
         &self,
         transaction: TransactionId,
     ) -> Result<Option<DecisionRecord>, ReadTableError> {
-        table_view::record(&*self.shared.table, transaction)
+        table_view::record(&*self.shared.storage.table, transaction)
     }
 
     /// What this node knows of a participant.
@@ -250,7 +218,7 @@ impl Replica {
         &self,
         participant: &ParticipantId,
     ) -> Result<Option<Registration>, ReadTableError> {
-        table_view::registration(&*self.shared.table, participant)
+        table_view::registration(&*self.shared.storage.table, participant)
     }
 
     /// Every participant that this node knows of, in the order of their names.
@@ -261,6 +229,7 @@ impl Replica {
     pub(crate) fn registrations(&self) -> Result<Vec<(ParticipantId, Registration)>, ReadTableError> {
         let entries = self
             .shared
+            .storage
             .table
             .scan(REGISTRATIONS.0, Some(REGISTRATIONS.1), usize::MAX)?;
         entries
@@ -285,7 +254,7 @@ impl Replica {
             None => UNENDED.0.to_vec(),
         };
         let mut found = Vec::new();
-        for (key, _) in self.shared.table.scan(&from, Some(UNENDED.1), limit)? {
+        for (key, _) in self.shared.storage.table.scan(&from, Some(UNENDED.1), limit)? {
             let transaction = table_view::transaction_of(&key)?;
             // It may have ended since the keys were read.
             let record = self.record(transaction)?.filter(|record| !record.is_ended());
@@ -323,12 +292,15 @@ impl Replica {
 
     /// The replica as it is now.
     pub(crate) fn status(&self) -> ReplicaStatus {
-        status::of(&self.metrics(), self.shared.log_syncs.load(Ordering::Relaxed))
+        status::of(
+            &self.metrics(),
+            self.shared.storage.log_syncs.load(Ordering::Relaxed),
+        )
     }
 
     /// Becomes something once the replica has failed: the process has to stop serving and exit (R10).
     pub(crate) fn failed(&self) -> watch::Receiver<Option<String>> {
-        self.shared.failure.watch()
+        self.shared.storage.failure.watch()
     }
 
     /// Stops the replica: what it has accepted is made durable as far as possible, nothing is accepted any more.
@@ -339,12 +311,12 @@ impl Replica {
             tracing::warn!(%error, "the replica did not stop in order");
         }
         // Spares the next start the entries since the last checkpoint.
-        let table = Arc::clone(&self.shared.table);
-        let checkpoint = background::run(self.shared.parts.background, move || table.checkpoint()).await;
+        let table = Arc::clone(&self.shared.storage.table);
+        let checkpoint = background::run(self.shared.background, move || table.checkpoint()).await;
         if let Ok(Err(error)) = checkpoint {
             tracing::warn!(%error, "no checkpoint at the end; the next start applies more of the log");
         }
-        self.shared.log.journal().close();
+        self.shared.storage.log.journal().close();
         let writer = self
             .shared
             .writer
@@ -381,7 +353,7 @@ impl Replica {
     }
 
     fn stopped(&self, fatal: &Fatal<TypeConfig>) -> ProposeError {
-        let reason = self.shared.failure.reason();
+        let reason = self.shared.storage.failure.reason();
         ProposeError::Failed(reason.unwrap_or_else(|| fatal.to_string()))
     }
 }
@@ -392,20 +364,6 @@ impl std::fmt::Debug for Replica {
             .field("node", &self.shared.options.node)
             .finish_non_exhaustive()
     }
-}
-
-/// The largest entry has to fit into one record of the journal.
-fn check_limits(parts: &ReplicaParts) -> Result<(), StartError> {
-    let (limit, needed) = (
-        parts.journal_options.max_record_bytes as usize,
-        MAX_APPEND_BYTES + 1024,
-    );
-    if limit >= needed {
-        return Ok(());
-    }
-    Err(StartError::Options {
-        reason: format!("max_record_bytes of the log is {limit}, at least {needed} are needed"),
-    })
 }
 
 fn check_size(commands: &[Command], bytes: usize) -> Result<(), ProposeError> {
@@ -444,41 +402,6 @@ fn warn_of_other_address(raft: &Raft, options: &ReplicaOptions) {
             "the cluster calls this node elsewhere"
         );
     }
-}
-
-/// Brings log, table and snapshot together after a crash may have left them at different places.
-fn close_gap(log: &LogStore, machine: &StateMachine, snapshots: &SnapshotStore) -> Result<(), StartError> {
-    let (purged, last) = log.bounds();
-    let applied = machine.applied().last_applied;
-    // A log that is gone took the votes with it, and with them what keeps this node from voting twice in a term.
-    if !log.is_used() && applied.is_some() {
-        return Err(StartError::LogContents {
-            reason: format!(
-                "the decision table ends at entry {}, but the log is empty",
-                applied.index().unwrap_or_default()
-            ),
-        });
-    }
-    // What the table lacks and the log has dropped, a snapshot must have.
-    if let Some(purged) = purged
-        && applied.max(snapshots.last_log_id()) < Some(purged)
-    {
-        return Err(StartError::Gap {
-            applied: applied.index(),
-            purged: purged.index,
-        });
-    }
-    // The table may have reached the disk before the log did. Then the log is taken up behind the table, and what
-    // is before counts as purged; so a snapshot has to cover it.
-    if applied > last {
-        tracing::info!(
-            ?applied,
-            ?last,
-            "the table is ahead of the log; a snapshot is taken"
-        );
-        machine.take_snapshot().map_err(StartError::Snapshots)?;
-    }
-    Ok(())
 }
 
 /// Tells who leads, until openraft ends, by itself or because it was told to. Then the guard is dropped.

@@ -1,6 +1,7 @@
 //! Raft's messages from the other nodes.
 
 use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use futures::stream::{BoxStream, Stream, StreamExt as _};
@@ -30,6 +31,8 @@ pub(crate) struct RaftService {
     pub(super) raft: openraft::Raft<TypeConfig, StateMachine>,
     pub(super) snapshots: Arc<SnapshotStore>,
     pub(super) background: Background,
+    /// Whether this node answers at all: see [`Replica::admit`](super::Replica::admit).
+    pub(super) admitted: Arc<AtomicBool>,
     /// Snapshots being received. One is enough, and a second would need as much disk again (R14).
     pub(super) receiving: Arc<Semaphore>,
     /// Set when the replica stops or has failed: a stream whose leader says nothing more would keep its connection
@@ -41,9 +44,14 @@ pub(crate) struct RaftService {
 type Refusal = Arc<Mutex<Option<Status>>>;
 
 impl RaftService {
-    /// Refuses what is meant for somebody else: two nodes may have swapped addresses.
+    /// Refuses what is meant for somebody else (two nodes may have swapped addresses), and everything as long as this
+    /// node is not admitted.
     fn check(&self, cluster: &str, target: u64) -> Result<(), Status> {
         check_cluster(&self.cluster, cluster)?;
+        if !self.admitted.load(Ordering::Acquire) {
+            let message = format!("{} has yet to find out whether it is a new node", self.node);
+            return Err(refusal(ErrorReason::Recovering, message));
+        }
         if target == self.node.0 {
             return Ok(());
         }

@@ -69,6 +69,10 @@ pub(crate) struct ReplicaOptions {
     /// How long a proposal may take before its outcome is unknown, in milliseconds. Without a quorum it would
     /// otherwise take for ever. Default 5000.
     pub(crate) propose_timeout_ms: u64,
+    /// Whether a node that was never part of a cluster answers the others at once. If not, it refuses them until
+    /// [`admit`](super::Replica::admit) is called, so that there is time to find out whether it is new or has lost its
+    /// data: one that lost its data must not vote or confirm anything. Default true.
+    pub(crate) answer_when_new: bool,
     /// How long sending a snapshot to one node may take, in milliseconds. Default 10 minutes.
     pub(crate) snapshot_timeout_ms: u64,
 }
@@ -87,6 +91,7 @@ impl ReplicaOptions {
             keep_entries: 100_000,
             cached_log_bytes: 64 * 1024 * 1024,
             propose_timeout_ms: 5000,
+            answer_when_new: true,
             snapshot_timeout_ms: 10 * 60 * 1000,
         }
     }

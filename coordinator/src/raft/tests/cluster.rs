@@ -491,6 +491,48 @@ async fn messages_for_another_node_or_cluster_are_refused() {
     cluster.stop_all().await;
 }
 
+/// A node that may have lost its data takes no part until somebody knows better.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_new_node_answers_nobody_before_it_is_admitted() {
+    let mut cluster = Cluster::form(1, |_| ()).await;
+    let leader = cluster.leader().await;
+    let mut site = Site::new(2).await;
+    site.options.answer_when_new = false;
+    let (node, address) = (site.start().await, site.address.clone());
+    cluster.nodes.insert(2, node);
+    cluster.sites.insert(2, site);
+    let replica = cluster.nodes[&leader].replica.clone();
+    let adding = tokio::spawn(async move { replica.add_node(NodeId(2), address).await });
+    let listed = |status: &crate::raft::ReplicaStatus| status.nodes.len() == 2;
+    cluster.nodes[&1].until("lists it", listed).await;
+    let channel = TcpConnector::default()
+        .channel(&cluster.sites[&2].address)
+        .unwrap();
+    let mut client = wire::raft_client::RaftClient::new(channel);
+    let vote = Some(wire::Vote {
+        term: 1000,
+        node: 1,
+        committed: false,
+    });
+    let request = wire::VoteRequest {
+        cluster: "test".to_owned(),
+        target: 2,
+        vote,
+        ..Default::default()
+    };
+    let refused = client.vote(request).await.unwrap_err();
+    assert_eq!(reason_of(&refused), Some(ErrorReason::Recovering));
+    assert!(!cluster.nodes[&2].replica.is_formed());
+    cluster.nodes[&2].replica.admit();
+    timeout(DEADLINE, adding).await.unwrap().unwrap().unwrap();
+    cluster.assert_same().await;
+    cluster.stop(2).await;
+    // Once it is part of a cluster it is admitted from the start.
+    cluster.start(2).await;
+    cluster.assert_same().await;
+    cluster.stop_all().await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_folder_of_another_node_is_refused() {
     let mut cluster = Cluster::form(1, |_| ()).await;

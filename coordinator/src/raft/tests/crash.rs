@@ -141,7 +141,7 @@ async fn run(disk: &SimulatedDisk, script: &[Step], after_step: &[usize], wait: 
         };
         match (done, step) {
             (Ok(()), Step::Vote(_) | Step::TruncateAfter(_)) => {
-                drop(durable.fetch_max(*after, Ordering::Relaxed))
+                durable.fetch_max(*after, Ordering::Relaxed);
             }
             (Ok(()), Step::Append(..) | Step::Commit(..) | Step::Purge(..)) => {}
             (Err(_), _) => break,

@@ -108,11 +108,12 @@ pub(super) fn membership(term: u64, index: u64, voters: impl IntoIterator<Item =
     }
 }
 
-/// A small log: several segments for a few dozen records.
+/// A small log: several segments for a few dozen records, and several writes for a few appends.
 pub(super) fn small_journal() -> Options {
     Options {
         segment_bytes: 4096,
         max_record_bytes: 1024,
+        max_group_bytes: 400,
         ..Options::new("raft log")
     }
 }

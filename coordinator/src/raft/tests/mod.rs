@@ -8,3 +8,4 @@ mod node;
 mod owner;
 mod snapshot;
 mod suite;
+mod wire;
