@@ -3,9 +3,9 @@
 //!
 //! Every replica applies the same [`Command`]s in the same order with [`apply`] and so holds the same table. The
 //! commands are idempotent and monotone: applying a stretch of the log again, on top of a table that has some of
-//! it already, ends in the same table. So a replica that
-//! fell back to an older durable state simply applies again. That rests on one thing that every leader keeps: it
-//! proposes the acknowledgement of a decision only after the decision.
+//! it already, ends in the same table. So a replica that fell back to an older durable state simply applies
+//! again. That rests on one thing that every leader keeps: it proposes the acknowledgement of a decision only after
+//! the decision.
 
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
@@ -232,8 +232,9 @@ fn register<V: View>(
         // A start counts up and a journal only grows. Below either, records are missing.
         Ordering::Less => true,
         Ordering::Greater => new.witness.position < known.witness.position,
-        // Repeated; its votes may have shown more since. From another address it is a second copy of the data.
-        Ordering::Equal => new.address != known.address,
+        // Repeated. From another address it is a second copy of the data; with a shorter journal it only counted up
+        // to a start that was seen before.
+        Ordering::Equal => new.address != known.address || new.witness.position < known.witness.position,
     };
     if refused {
         return Ok((Vec::new(), Applied::Outdated { known }));

@@ -134,6 +134,7 @@ fn a_registration_is_refused_when_it_knows_less_or_is_a_copy() {
         (("b", 3, 21), true),
         (("a", 1, 30), false),
         (("a", 3, 19), false),
+        (("a", 2, 19), false),
         (("b", 2, 20), false),
         (("b", 2, 99), false),
     ];

@@ -150,8 +150,12 @@ impl Found {
         Ok(())
     }
 
-    /// Makes the disk agree with what was read: unfinished files go, a torn tail becomes zeros, what may not be
-    /// durable is written again, and a seal vouches for it all.
+    /// Makes the disk agree with what was read: unfinished files go, everything behind the tail becomes zeros, what
+    /// may not be durable is written again, and a seal vouches for it all.
+    ///
+    /// The zeros are written whatever is read there. Those of an earlier opening may count as clean and not be on
+    /// the disk, if its sync failed; then a power loss would bring back what was cut, behind records that were
+    /// acknowledged since.
     fn repair(self, workshop: &Workshop) -> Result<Found, Failed> {
         for temporary in &self.temporaries {
             workshop.attempt("remove", temporary, workshop.disk.remove(temporary))?;
@@ -170,12 +174,8 @@ impl Found {
         let mut touched = Vec::new();
         for found in &self.segments {
             let segment = &found.index.segment;
-            let cut = found
-                .scanned
-                .leftover
-                .as_ref()
-                .filter(|_| segment.number >= tail.place.segment);
-            if let Some(leftover) = cut {
+            let behind = segment.number >= tail.place.segment;
+            if let Some(leftover) = found.scanned.leftover.as_ref().filter(|_| behind) {
                 tracing::warn!(
                     journal = workshop.journal,
                     file = %segment.name,
@@ -184,19 +184,30 @@ impl Found {
                     last = %self.scan.last,
                     "cut what remains of writes that were never acknowledged"
                 );
-                zero(workshop, segment, leftover.start, leftover.end)?;
+            }
+            if behind {
+                let in_tail = segment.number == tail.place.segment;
+                let seal = if unsealed {
+                    0
+                } else {
+                    self.seal_frame(tail.place).len() as u64
+                };
+                let from = if in_tail {
+                    tail.place.offset + seal
+                } else {
+                    segment::HEADER_BYTES
+                };
+                zero(workshop, segment, from, segment.length)?;
             }
             let written = unsealed && self.write_again(workshop, found)?;
-            if cut.is_some() || written {
+            if behind || written {
                 touched.push(segment);
             }
         }
         for segment in touched {
             workshop.attempt("sync", &segment.name, segment.file.sync_data())?;
         }
-        if unsealed {
-            self.seal(workshop, tail.place)?;
-        }
+        self.seal(workshop, tail.place)?;
         Ok(self)
     }
 
@@ -237,15 +248,7 @@ impl Found {
         })
     }
 
-    fn seal(&self, workshop: &Workshop, tail: Place) -> Result<(), Failed> {
-        let Some(active) = self
-            .segments
-            .iter()
-            .find(|found| found.index.segment.number == tail.segment)
-        else {
-            unreachable!("the tail lies in a segment that was read");
-        };
-        let segment = &active.index.segment;
+    fn seal_frame(&self, tail: Place) -> Vec<u8> {
         let mut bytes = Vec::new();
         frame::encode(
             &mut bytes,
@@ -255,6 +258,19 @@ impl Found {
             self.scan.last,
             Content::Seal,
         );
+        bytes
+    }
+
+    fn seal(&self, workshop: &Workshop, tail: Place) -> Result<(), Failed> {
+        let Some(active) = self
+            .segments
+            .iter()
+            .find(|found| found.index.segment.number == tail.segment)
+        else {
+            unreachable!("the tail lies in a segment that was read");
+        };
+        let segment = &active.index.segment;
+        let bytes = self.seal_frame(tail);
         workshop.attempt("write", &segment.name, segment.file.write_at(&bytes, tail.offset))?;
         workshop.attempt("sync", &segment.name, segment.file.sync_data())
     }

@@ -45,12 +45,12 @@ enum Action {
 }
 
 fn action() -> impl Strategy<Value = Action> {
-    let size = prop_oneof![4 => 0..80_usize, 1 => 0..1500_usize];
+    let size = prop_oneof![4 => 0..80_usize, 1 => 0..1500_usize, 1 => 900..2000_usize];
     prop_oneof![
         12 => (size.clone(), any::<u8>()).prop_map(|(size, fill)| Action::Append { size, fill }),
         4 => (size.clone(), any::<u8>()).prop_map(|(size, fill)| Action::AppendLazily { size, fill }),
         2 => (any::<u8>(), size).prop_map(|(part, size)| Action::TruncateAfter { part, size }),
-        1 => any::<u8>().prop_map(|part| Action::ReleaseBefore { part }),
+        2 => (128..=255_u8).prop_map(|part| Action::ReleaseBefore { part }),
         10 => Just(Action::Step),
         2 => Just(Action::Settle),
         1 => Just(Action::Close),
