@@ -65,8 +65,8 @@ impl BranchTable {
     pub(crate) fn finish(&self, transaction: TransactionId) -> Result<Option<Finish>, TableError> {
         let value = self.table.get(&key(transaction))?;
         let branch = value.and_then(|value| decode_finished_branch(transaction, &value).ok());
-        Ok(branch.and_then(|branch| match branch.phase() {
-            BranchPhase::Finished(finish) => Some(finish.clone()),
+        Ok(branch.map(|branch| match branch.phase() {
+            BranchPhase::Finished(finish) => finish.clone(),
             phase => unreachable!("the table holds finished branches only, not {phase:?}"),
         }))
     }

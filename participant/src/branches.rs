@@ -4,23 +4,18 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::task::TaskTracker;
-use unanimo_core::table::Witness;
-use unanimo_core::{
-    Branch, BranchEffect, BranchInput, BranchPhase, Finish, Generation, Position, Record, Timestamp,
-    TransactionId, Violation, Vote,
-};
-use unanimo_journal::Sequence;
+use unanimo_core::{Branch, BranchInput, BranchPhase, Finish, Generation, Record, TransactionId};
 use unanimo_proto::transport::Clock;
-use unanimo_proto::{Inquiry, PrepareVote};
 
 use crate::doubts::Doubts;
+use crate::entry::{Asker, Entry};
 use crate::error::Refusal;
 use crate::gate::Gate;
 use crate::replay::Promise;
 use crate::resource_calls::ResourceCalls;
 use crate::statistics::Counters;
 use crate::store::Store;
-use crate::{ParticipantOptions, StopReason};
+use crate::{ParticipantOptions, StartError, StopReason};
 
 /// Branches are spread over so many locks, so that a look into the branch table, which may go to the disk, holds
 /// up few others.
@@ -34,20 +29,20 @@ const SHARDS: usize = 64;
 /// is looked at, and what may be said only after it is durable is an effect of the input that says it is.
 pub(crate) struct Branches {
     shards: Vec<Mutex<BTreeMap<TransactionId, Entry>>>,
-    options: Arc<ParticipantOptions>,
-    generation: Generation,
-    store: Arc<Store>,
-    calls: ResourceCalls,
-    doubts: Arc<Doubts>,
+    pub(crate) options: Arc<ParticipantOptions>,
+    pub(crate) generation: Generation,
+    pub(crate) store: Arc<Store>,
+    pub(crate) calls: Arc<ResourceCalls>,
+    pub(crate) doubts: Arc<Doubts>,
     gate: Arc<Gate>,
-    counters: Arc<Counters>,
+    pub(crate) counters: Arc<Counters>,
     clock: Arc<dyn Clock>,
     /// Branches that are not finished.
     in_flight: AtomicUsize,
     /// Branches that only read, oldest first: they are remembered here and nowhere else.
     read_only: Mutex<VecDeque<TransactionId>>,
-    completions: mpsc::UnboundedSender<Completion>,
-    tasks: TaskTracker,
+    pub(crate) completions: mpsc::UnboundedSender<Completion>,
+    pub(crate) tasks: TaskTracker,
 }
 
 /// What the writer of the journal has to tell. At most one for each branch in flight waits to be heard.
@@ -56,13 +51,6 @@ pub(crate) enum Completion {
     Recorded(TransactionId),
     /// Everything told before has been heard.
     Barrier(oneshot::Sender<()>),
-}
-
-/// Who gave an input, and how they are told what comes of it. Whoever goes away takes nothing back.
-pub(crate) enum Asker {
-    Vote(oneshot::Sender<Result<PrepareVote, Refusal>>),
-    Acknowledgement(oneshot::Sender<Result<(), Refusal>>),
-    Nobody,
 }
 
 /// What a participant takes along to run branches.
@@ -77,58 +65,6 @@ pub(crate) struct Surroundings {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) completions: mpsc::UnboundedSender<Completion>,
     pub(crate) tasks: TaskTracker,
-}
-
-struct Entry {
-    branch: Branch,
-    /// Where its Prepared record stands, if it has one that this life knows of.
-    promised_at: Option<Sequence>,
-    /// The branch table has it, so it need not stay here.
-    remembered: bool,
-    votes: Vec<oneshot::Sender<Result<PrepareVote, Refusal>>>,
-    acknowledgements: Vec<oneshot::Sender<Result<(), Refusal>>>,
-}
-
-impl Entry {
-    fn new(branch: Branch, remembered: bool) -> Self {
-        Self {
-            branch,
-            promised_at: None,
-            remembered,
-            votes: Vec::new(),
-            acknowledgements: Vec::new(),
-        }
-    }
-
-    fn is_finished(&self) -> bool {
-        matches!(self.branch.phase(), BranchPhase::Finished(_))
-    }
-
-    fn is_in_flight(&self) -> bool {
-        !matches!(
-            self.branch.phase(),
-            BranchPhase::Unknown | BranchPhase::Finished(_)
-        )
-    }
-
-    /// Whether nothing is lost if it is dropped from memory.
-    fn is_forgettable(&self) -> bool {
-        match self.branch.phase() {
-            BranchPhase::Unknown => true,
-            BranchPhase::Finished(_) => self.remembered,
-            BranchPhase::Preparing(_)
-            | BranchPhase::Cancelling
-            | BranchPhase::Promising(_)
-            | BranchPhase::Prepared(_)
-            | BranchPhase::Committing(_)
-            | BranchPhase::Aborting { .. }
-            | BranchPhase::Recording { .. } => false,
-        }
-    }
-
-    fn prepared_at(&self) -> Option<Timestamp> {
-        self.branch.in_doubt().map(|promise| promise.prepared_at)
-    }
 }
 
 impl Branches {
@@ -150,7 +86,7 @@ impl Branches {
             options,
             generation,
             store,
-            calls,
+            calls: Arc::new(calls),
             doubts,
             gate,
             counters,
@@ -164,7 +100,7 @@ impl Branches {
 
     /// Brings promises back, their holds first, before any traffic (R3). Then lets go of whatever the resource
     /// manager keeps prepared that was never promised. None if the participant stops.
-    pub(crate) async fn recover(&self, promises: Vec<Promise>) -> Option<Result<(), crate::StartError>> {
+    pub(crate) async fn recover(&self, promises: Vec<Promise>) -> Option<Result<(), StartError>> {
         for promise in promises {
             self.calls
                 .restore(promise.transaction, &promise.prepared.redo)
@@ -177,7 +113,7 @@ impl Branches {
             }
             match self.store.was_committed(transaction) {
                 Ok(false) => self.calls.abort(transaction, None).await?,
-                Ok(true) => return Some(Err(crate::StartError::ResourceManagerBehind { transaction })),
+                Ok(true) => return Some(Err(StartError::ResourceManagerBehind { transaction })),
                 Err(error) => return Some(Err(error)),
             }
         }
@@ -225,10 +161,9 @@ impl Branches {
                 }
             },
         };
-        let admitted = self.admit(&mut entry, &input, &asker);
-        let read_only_before = is_read_only(&entry);
-        match admitted {
-            Ok(()) => self.advance(&mut entry, transaction, input, asker),
+        let had_only_read = entry.has_only_read();
+        match self.admit(&mut entry, &input, &asker) {
+            Ok(reserved) => self.advance(&mut entry, reserved, input, asker),
             Err(refused) => {
                 if matches!(refused, Refusal::Overloaded { .. }) {
                     self.counters.overloads.increment();
@@ -236,7 +171,7 @@ impl Branches {
                 asker.refuse(refused);
             }
         }
-        let only_read = !read_only_before && is_read_only(&entry);
+        let only_read = !had_only_read && entry.has_only_read();
         if !entry.is_forgettable() {
             shard.insert(transaction, entry);
         }
@@ -246,17 +181,11 @@ impl Branches {
         }
     }
 
-    /// Refuses what would grow without bound (R14). What is known already is always let through.
-    fn admit(&self, entry: &mut Entry, input: &BranchInput, asker: &Asker) -> Result<(), Refusal> {
-        entry.votes.retain(|waiting| !waiting.is_closed());
-        entry.acknowledgements.retain(|waiting| !waiting.is_closed());
-        let waiting = match asker {
-            Asker::Vote(_) => entry.votes.len(),
-            Asker::Acknowledgement(_) => entry.acknowledgements.len(),
-            Asker::Nobody => 0,
-        };
+    /// Refuses what would grow without bound (R14). What is known already is always let through. Says whether it
+    /// has reserved a place in flight.
+    fn admit(&self, entry: &mut Entry, input: &BranchInput, asker: &Asker) -> Result<bool, Refusal> {
         let limit = self.options.waiters_per_branch;
-        if waiting >= limit {
+        if entry.waiting_with(asker) >= limit {
             let what = "callers wait for this branch";
             return Err(Refusal::Overloaded { what, limit });
         }
@@ -264,7 +193,7 @@ impl Branches {
         let is_prepare = matches!(input, BranchInput::Prepare(_));
         let leaves_a_trace = is_prepare || matches!(input, BranchInput::Abort);
         if !(is_new && leaves_a_trace) {
-            return Ok(());
+            return Ok(false);
         }
         let limit = self.options.unremembered;
         if self.store.unremembered() >= limit {
@@ -272,33 +201,34 @@ impl Branches {
             return Err(Refusal::Overloaded { what, limit });
         }
         if !is_prepare {
-            return Ok(());
+            return Ok(false);
         }
         self.gate.admit_new()?;
         let limit = self.options.in_flight;
-        if self.in_flight.load(Ordering::Relaxed) >= limit {
-            let what = "branches are in flight";
-            return Err(Refusal::Overloaded { what, limit });
+        let reserve = |count: usize| (count < limit).then_some(count + 1);
+        match self
+            .in_flight
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, reserve)
+        {
+            Ok(_) => Ok(true),
+            Err(_) => {
+                let what = "branches are in flight";
+                Err(Refusal::Overloaded { what, limit })
+            }
         }
-        Ok(())
     }
 
-    fn advance(
-        self: &Arc<Self>,
-        entry: &mut Entry,
-        transaction: TransactionId,
-        input: BranchInput,
-        asker: Asker,
-    ) {
-        let (was_in_flight, was_in_doubt) = (entry.is_in_flight(), entry.prepared_at());
+    fn advance(self: &Arc<Self>, entry: &mut Entry, reserved: bool, input: BranchInput, asker: Asker) {
+        let transaction = entry.branch.transaction();
+        let (was_in_flight, was_in_doubt) = (reserved || entry.is_in_flight(), entry.prepared_at());
         let was_finished = entry.is_finished();
         let now = self.clock.now();
         let branch = std::mem::replace(&mut entry.branch, Branch::unknown(transaction));
         let (branch, effects) = branch.step(input, now);
         entry.branch = branch;
         match (was_in_flight, entry.is_in_flight()) {
-            (false, true) => _ = self.in_flight.fetch_add(1, Ordering::Relaxed),
             (true, false) => _ = self.in_flight.fetch_sub(1, Ordering::Relaxed),
+            (false, true) => unreachable!("only a new Prepare begins a branch, and it has a place"),
             (true, true) | (false, false) => {}
         }
         match (was_in_doubt, entry.prepared_at()) {
@@ -312,7 +242,7 @@ impl Branches {
         if !was_finished {
             self.count_finish(entry);
         }
-        if let Err(reason) = self.carry_out(entry, transaction, effects, asker) {
+        if let Err(reason) = self.carry_out(entry, effects, asker) {
             // Whoever waits hears it from the gate.
             self.gate.close(reason);
         }
@@ -334,121 +264,6 @@ impl Branches {
             }
             Finish::ReadOnly { .. } => tracing::debug!(%tx, participant = %self.options.name, "only read"),
         }
-    }
-
-    /// Carries out the effects in order. An error ends it: what comes after must not happen (R10).
-    fn carry_out(
-        self: &Arc<Self>,
-        entry: &mut Entry,
-        transaction: TransactionId,
-        effects: Vec<BranchEffect>,
-        asker: Asker,
-    ) -> Result<(), StopReason> {
-        let mut asker = asker;
-        for effect in effects {
-            match effect {
-                BranchEffect::Prepare(operation) => {
-                    let this = Arc::clone(self);
-                    self.tasks.spawn(async move {
-                        if let Some(resolution) = this.calls.prepare(transaction, &operation).await {
-                            this.step(transaction, BranchInput::Resolved(resolution), Asker::Nobody);
-                        }
-                    });
-                }
-                BranchEffect::Commit { redo } => {
-                    let this = Arc::clone(self);
-                    self.tasks.spawn(async move {
-                        if this.calls.commit(transaction, &redo).await.is_some() {
-                            this.step(transaction, BranchInput::Applied, Asker::Nobody);
-                        }
-                    });
-                }
-                BranchEffect::Abort { redo } => {
-                    let this = Arc::clone(self);
-                    self.tasks.spawn(async move {
-                        if this.calls.abort(transaction, Some(redo)).await.is_some() {
-                            this.step(transaction, BranchInput::Applied, Asker::Nobody);
-                        }
-                    });
-                }
-                BranchEffect::Record(record) => {
-                    let completions = self.completions.clone();
-                    let sequence = self.store.record(&record, move || {
-                        // Nobody listens any more once the participant has stopped.
-                        let _ = completions.send(Completion::Recorded(transaction));
-                    })?;
-                    if matches!(record, Record::Prepared(..)) {
-                        entry.promised_at = Some(sequence);
-                    }
-                }
-                BranchEffect::Note(record) => self.store.note(&record)?,
-                BranchEffect::Vote(vote) => {
-                    self.count_vote(&vote);
-                    tracing::debug!(tx = %transaction, participant = %self.options.name, %vote, "voted");
-                    let answer = self.answer(entry, vote);
-                    asker = asker.vote(&answer);
-                    for waiting in entry.votes.drain(..) {
-                        let _ = waiting.send(Ok(answer.clone()));
-                    }
-                }
-                BranchEffect::Answer(vote) => {
-                    self.counters.duplicates.increment();
-                    asker = asker.vote(&self.answer(entry, vote));
-                }
-                BranchEffect::Acknowledge => {
-                    asker = asker.acknowledge();
-                    for waiting in entry.acknowledgements.drain(..) {
-                        let _ = waiting.send(Ok(()));
-                    }
-                }
-                BranchEffect::Inquire => self.doubts.ask(inquiry(&entry.branch)),
-                BranchEffect::Refuse(violation) => {
-                    self.raise_alarm(transaction, &violation);
-                    asker.refuse(Refusal::Violation(violation));
-                    asker = Asker::Nobody;
-                }
-                BranchEffect::Ignored(why) => {
-                    self.counters.duplicates.increment();
-                    tracing::debug!(tx = %transaction, participant = %self.options.name, ?why, "ignored");
-                }
-            }
-        }
-        // Not told yet: it is told with the others, once there is something to tell.
-        match asker {
-            Asker::Vote(waiting) => entry.votes.push(waiting),
-            Asker::Acknowledgement(waiting) => entry.acknowledgements.push(waiting),
-            Asker::Nobody => {}
-        }
-        Ok(())
-    }
-
-    /// A vote, and of a Yes where its promise stands. A promise of an earlier life that has ended since has no
-    /// known position; that our journal reaches at least to its end is as true.
-    fn answer(&self, entry: &Entry, vote: Vote) -> PrepareVote {
-        let witness = match vote {
-            Vote::Yes => {
-                let sequence = entry.promised_at.unwrap_or_else(|| self.store.durable());
-                Some(Witness {
-                    generation: self.generation,
-                    position: Position(sequence.get()),
-                })
-            }
-            Vote::ReadOnly | Vote::No { .. } => None,
-        };
-        PrepareVote { vote, witness }
-    }
-
-    fn count_vote(&self, vote: &Vote) {
-        match vote {
-            Vote::Yes => self.counters.voted_yes.increment(),
-            Vote::ReadOnly => self.counters.voted_read_only.increment(),
-            Vote::No { .. } => self.counters.voted_no.increment(),
-        }
-    }
-
-    fn raise_alarm(&self, transaction: TransactionId, violation: &Violation) {
-        self.counters.violations.increment();
-        tracing::error!(tx = %transaction, participant = %self.options.name, %violation, "a message was refused");
     }
 
     /// Keeps what only read in memory, and forgets the oldest of it.
@@ -489,55 +304,5 @@ impl Branches {
             self.gate.close(StopReason::Broken);
             poisoned.into_inner()
         })
-    }
-}
-
-impl Asker {
-    fn refuse(self, refused: Refusal) {
-        // Whoever has gone away hears nothing.
-        match self {
-            Self::Vote(waiting) => _ = waiting.send(Err(refused)),
-            Self::Acknowledgement(waiting) => _ = waiting.send(Err(refused)),
-            Self::Nobody => {}
-        }
-    }
-
-    /// Tells a vote to whoever asked for one.
-    fn vote(self, answer: &PrepareVote) -> Self {
-        match self {
-            Self::Vote(waiting) => {
-                let _ = waiting.send(Ok(answer.clone()));
-                Self::Nobody
-            }
-            Self::Acknowledgement(_) | Self::Nobody => self,
-        }
-    }
-
-    fn acknowledge(self) -> Self {
-        match self {
-            Self::Acknowledgement(waiting) => {
-                let _ = waiting.send(Ok(()));
-                Self::Nobody
-            }
-            Self::Vote(_) | Self::Nobody => self,
-        }
-    }
-}
-
-fn is_read_only(entry: &Entry) -> bool {
-    matches!(
-        entry.branch.phase(),
-        BranchPhase::Finished(Finish::ReadOnly { .. })
-    )
-}
-
-fn inquiry(branch: &Branch) -> Inquiry {
-    let Some(promise) = branch.in_doubt() else {
-        unreachable!("only a branch in doubt asks, not one in {:?}", branch.phase());
-    };
-    Inquiry {
-        transaction: branch.transaction(),
-        request_hash: promise.request_hash,
-        members: promise.members.clone(),
     }
 }

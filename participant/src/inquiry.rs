@@ -2,13 +2,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
-use unanimo_client::Client;
+use unanimo_client::{CallError, Client};
 use unanimo_core::{BranchInput, Decision};
 use unanimo_proto::{Inquiry, InquiryAnswer};
 
 use crate::ParticipantOptions;
-use crate::branches::{Asker, Branches};
+use crate::branches::Branches;
 use crate::doubts::Doubts;
+use crate::entry::Asker;
 use crate::gate::Gate;
 use crate::pause::{Jitter, Pauses};
 use crate::statistics::Counters;
@@ -35,6 +36,7 @@ impl Inquirer {
     /// Asks until the participant stops.
     pub(crate) async fn run(self) {
         let mut pauses = Pauses::new(FIRST_PAUSE, self.options.inquiry_pause_max);
+        let mut failing = false;
         loop {
             // Both only wait.
             tokio::select! {
@@ -43,13 +45,23 @@ impl Inquirer {
             }
             let pause = pauses.next(&self.jitter);
             // A round that is cut off has told each branch what it has heard; the others ask at the next start.
-            let decided = tokio::select! {
+            let asked = tokio::select! {
                 () = self.gate.stopping() => return,
-                decided = self.ask_round(pause) => decided,
+                asked = self.ask_round(pause) => asked,
             };
-            if decided {
-                pauses.reset();
+            match asked {
+                Ok(true) => pauses.reset(),
+                Ok(false) => {}
+                // Said once for each time that the coordinators are away, and not twice a second.
+                Err(ref error) if !failing => {
+                    let (branches, _) = self.doubts.survey();
+                    tracing::warn!(participant = %self.options.name, branches, %error, "branches stay in doubt");
+                }
+                Err(ref error) => {
+                    tracing::debug!(participant = %self.options.name, %error, "nobody answers yet")
+                }
             }
+            failing = asked.is_err();
             // The next round gathers what becomes due meanwhile.
             tokio::select! {
                 () = self.gate.stopping() => return,
@@ -59,7 +71,7 @@ impl Inquirer {
     }
 
     /// Asks about every branch that is due. True if anything was decided.
-    async fn ask_round(&self, pause: Duration) -> bool {
+    async fn ask_round(&self, pause: Duration) -> Result<bool, CallError> {
         for transaction in self.doubts.take_due(Instant::now() + pause) {
             self.branches
                 .step(transaction, BranchInput::TimerFired, Asker::Nobody);
@@ -67,26 +79,18 @@ impl Inquirer {
         let questions = self.doubts.questions();
         let mut decided = false;
         for batch in questions.chunks(self.options.inquiry_batch.max(1)) {
-            decided |= self.ask(batch).await;
+            decided |= self.ask(batch).await?;
         }
-        decided
+        Ok(decided)
     }
 
-    async fn ask(&self, batch: &[Inquiry]) -> bool {
+    async fn ask(&self, batch: &[Inquiry]) -> Result<bool, CallError> {
         self.counters.inquiry_calls.increment();
         self.counters.inquiries.add(batch.len() as u64);
-        let asked = self
+        let answers = self
             .client
             .inquire(&self.options.name, batch.to_vec(), PATIENCE)
-            .await;
-        let answers = match asked {
-            Ok(answers) => answers,
-            Err(error) => {
-                let (participant, branches) = (&self.options.name, batch.len());
-                tracing::warn!(%participant, branches, %error, "branches stay in doubt");
-                return false;
-            }
-        };
+            .await?;
         let mut decided = false;
         for (transaction, answer) in answers {
             // An answer nobody asked for says nothing about which request it is for.
@@ -103,6 +107,6 @@ impl Inquirer {
             decided = true;
             self.branches.step(transaction, input, Asker::Nobody);
         }
-        decided
+        Ok(decided)
     }
 }

@@ -75,9 +75,12 @@
 //! The journal keeps everything: forgetting what lies below the watermark (R7) is not built yet. Interactive
 //! transactions and the batched `Exchange` stream are not built yet.
 
+mod background;
 mod branch_table;
 mod branches;
 mod doubts;
+mod effects;
+mod entry;
 mod error;
 mod gate;
 mod inquiry;

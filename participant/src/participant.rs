@@ -1,18 +1,18 @@
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::timeout;
 use tokio_util::task::TaskTracker;
 use unanimo_client::{Client, ClientOptions};
-use unanimo_core::{BranchInput, Generation};
+use unanimo_core::Generation;
 use unanimo_journal::RealDisk;
 use unanimo_proto::transport::{Clock, MAX_MESSAGE_BYTES, SystemClock, TcpConnector};
 use unanimo_proto::v1::participant_server::ParticipantServer;
 use unanimo_table::{SledOptions, SledTable};
 
+use crate::background::{blocking, hear, joined, remember};
 use crate::branch_table::BranchTable;
-use crate::branches::{Asker, Branches, Completion, Surroundings};
+use crate::branches::{Branches, Completion, Surroundings};
 use crate::doubts::Doubts;
 use crate::gate::Gate;
 use crate::inquiry::Inquirer;
@@ -52,9 +52,11 @@ struct Inner {
     tasks: TaskTracker,
     completions: mpsc::UnboundedSender<Completion>,
     /// Taken by the recovery.
-    promises: Mutex<Vec<Promise>>,
+    promises: Mutex<Option<Vec<Promise>>>,
     /// Taken by the shutdown.
     writers: Mutex<Option<Writers>>,
+    /// Whether the shutdown is over.
+    ended: watch::Sender<bool>,
 }
 
 impl Participant {
@@ -213,13 +215,15 @@ impl Participant {
                 writing: parts.writing,
                 tasks,
                 completions,
-                promises: Mutex::new(replayed.in_doubt),
+                promises: Mutex::new(Some(replayed.in_doubt)),
                 writers: Mutex::new(Some(writers)),
+                ended: watch::Sender::new(false),
             }),
         })
     }
 
-    /// The second half of [`start`](Self::start): restores the holds of every promise, and opens for traffic.
+    /// The second half of [`start`](Self::start): restores the holds of every promise, and opens for traffic. Calling
+    /// it again does nothing.
     ///
     /// # Errors
     ///
@@ -227,7 +231,15 @@ impl Participant {
     /// Nothing was answered.
     pub async fn recover(&self) -> Result<(), StartError> {
         let inner = &self.inner;
-        let promises = std::mem::take(&mut *inner.promises.lock().unwrap_or_else(PoisonError::into_inner));
+        let promises = inner
+            .promises
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+        let Some(promises) = promises else {
+            // A second recovery would take promises made since for strays.
+            return Ok(());
+        };
         let in_doubt = promises.len();
         match inner.branches.recover(promises).await {
             Some(Ok(())) => {}
@@ -322,7 +334,8 @@ impl Participant {
 
     /// Stops in order: takes no new calls, waits a while for what runs, and makes everything durable. What did not
     /// finish is taken up again at the next start. Returns when the participant has stopped; calling it again
-    /// does nothing.
+    /// does nothing. The data folder is free once every clone, and every server with its
+    /// [`service`](Self::service), has been dropped as well.
     pub async fn shutdown(&self) {
         let inner = &self.inner;
         inner.gate.stop();
@@ -331,34 +344,12 @@ impl Participant {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .take();
-        let Some(writers) = writers else {
-            inner.gate.stopped().await;
-            return;
-        };
-        inner.tasks.close();
-        let patience: Duration = inner.options.shutdown_patience;
-        if timeout(patience, inner.tasks.wait()).await.is_err() {
-            let (participant, calls) = (&inner.options.name, inner.tasks.len());
-            tracing::warn!(%participant, calls, "calls of the resource manager did not end in time");
+        if let Some(writers) = writers {
+            // On its own, so that a caller who goes away does not leave it half done.
+            tokio::spawn(Arc::clone(inner).end(writers));
         }
-        inner.store.close();
-        writers.ended().await;
-        // Whoever waits for what has become durable now is told before the end.
-        let (sender, heard) = oneshot::channel();
-        if inner.completions.send(Completion::Barrier(sender)).is_ok() {
-            let _ = heard.await;
-        }
-        if inner.gate.go_on().is_ok() {
-            let store = Arc::clone(&inner.store);
-            if let Err(reason) = blocking(inner.writing, move || store.settle()).await {
-                inner.gate.close(reason);
-            }
-        }
-        inner.gate.close(StopReason::Shutdown);
-    }
-
-    pub(crate) fn options(&self) -> &ParticipantOptions {
-        &self.inner.options
+        // Fails only if the sender is gone, and it is ours.
+        let _ = inner.ended.subscribe().wait_for(|ended| *ended).await;
     }
 
     pub(crate) fn gate(&self) -> &Arc<Gate> {
@@ -366,56 +357,30 @@ impl Participant {
     }
 }
 
-/// Gives branches what the journal's writer has to tell. One task, so that the writer never waits for a branch.
-async fn hear(mut completed: mpsc::UnboundedReceiver<Completion>, branches: Arc<Branches>, gate: Arc<Gate>) {
-    loop {
-        // Whatever is heard is dealt with at once; nothing is lost when the gate wins, for it is closed then.
-        let completion = tokio::select! {
-            biased;
-            completion = completed.recv() => completion,
-            _ = gate.stopped() => None,
-        };
-        match completion {
-            Some(Completion::Recorded(transaction)) => {
-                branches.step(transaction, BranchInput::Recorded, Asker::Nobody);
-            }
-            Some(Completion::Barrier(heard)) => _ = heard.send(()),
-            None => return,
+impl Inner {
+    async fn end(self: Arc<Self>, writers: Writers) {
+        self.tasks.close();
+        if timeout(self.options.shutdown_patience, self.tasks.wait())
+            .await
+            .is_err()
+        {
+            let (participant, calls) = (&self.options.name, self.tasks.len());
+            tracing::warn!(%participant, calls, "calls of the resource manager did not end in time");
         }
-    }
-}
-
-/// Moves finished branches from memory to the branch table, many at a time.
-async fn remember(store: Arc<Store>, branches: Arc<Branches>, gate: Arc<Gate>, writing: Writing) {
-    loop {
-        // Both only wait.
-        tokio::select! {
-            () = gate.stopping() => return,
-            () = store.progress() => {}
+        self.store.close();
+        writers.ended().await;
+        // Whoever waits for what has become durable now is told before the end.
+        let (sender, heard) = oneshot::channel();
+        if self.completions.send(Completion::Barrier(sender)).is_ok() {
+            let _ = heard.await;
         }
-        loop {
-            let remembering = Arc::clone(&store);
-            match blocking(writing, move || remembering.remember()).await {
-                Ok(transactions) if transactions.is_empty() => break,
-                Ok(transactions) => branches.remembered(&transactions),
-                Err(reason) => return gate.close(reason),
+        if self.gate.go_on().is_ok() {
+            let store = Arc::clone(&self.store);
+            if let Err(reason) = blocking(self.writing, move || store.settle()).await {
+                self.gate.close(reason);
             }
         }
-    }
-}
-
-/// Runs what blocks where it holds up nobody, or in place in a simulation.
-async fn blocking<T: Send + 'static>(writing: Writing, work: impl FnOnce() -> T + Send + 'static) -> T {
-    match writing {
-        Writing::Threads => joined(tokio::task::spawn_blocking(work).await),
-        Writing::Tasks => work(),
-    }
-}
-
-/// What a blocking task returned; its panic goes on here.
-fn joined<T>(result: Result<T, tokio::task::JoinError>) -> T {
-    match result {
-        Ok(value) => value,
-        Err(error) => std::panic::resume_unwind(error.into_panic()),
+        self.gate.close(StopReason::Shutdown);
+        self.ended.send_replace(true);
     }
 }

@@ -173,7 +173,8 @@ fn panic_text(panic: &(dyn Any + Send)) -> &str {
 
 fn shortened(mut reason: String) -> String {
     if reason.len() > REASON_BYTES {
-        reason.truncate(reason.floor_char_boundary(REASON_BYTES));
+        let boundary = (0..=REASON_BYTES).rev().find(|at| reason.is_char_boundary(*at));
+        reason.truncate(boundary.unwrap_or(0));
         reason.push('…');
     }
     reason

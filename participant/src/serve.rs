@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::time::timeout;
 use tokio_stream::wrappers::TcpListenerStream;
 use tokio_stream::{Stream, StreamExt as _};
 use tonic::service::RoutesBuilder;
@@ -18,7 +17,7 @@ use crate::gate::{Gate, Standing};
 use crate::{Endpoint, Participant, ServeError, StopReason};
 
 /// How long connections may take to close once every call has been answered.
-const CLOSING: Duration = Duration::from_secs(2);
+const CLOSING: Duration = Duration::from_millis(500);
 
 impl Participant {
     /// Serves the participant, gRPC health and reflection on this listener, for services that serve nothing else.
@@ -67,15 +66,16 @@ impl Participant {
             () = shutdown => None,
             _ = self.stopped() => None,
         };
-        // The calls that wait are answered while it stops, so both go on together.
-        let closed = async {
-            match ended {
-                Some(ended) => ended,
-                // A peer that does not close its end is left behind.
-                None => timeout(self.shutdown_limit(), server).await.unwrap_or(Ok(())),
-            }
+        let closed = match ended {
+            Some(ended) => ended,
+            // Calls that wait are answered while the participant stops. A peer that then keeps its end open, such
+            // as one that watches the health, is left behind.
+            None => tokio::select! {
+                closed = &mut server => closed,
+                () = self.stop_and_linger() => Ok(()),
+            },
         };
-        let (closed, ()) = tokio::join!(closed, self.shutdown());
+        self.shutdown().await;
         match self.stopped().await {
             StopReason::Shutdown => Ok(closed?),
             reason => Err(ServeError::Stopped(reason)),
@@ -83,7 +83,7 @@ impl Participant {
     }
 
     /// gRPC health for a server that the caller puts together: serving while this participant does, under the
-    /// name of its service and under the empty name.
+    /// name of its service and under the empty name. Spawns a task that keeps it up to date.
     pub fn health_service(&self) -> HealthServer<HealthService> {
         let reporter = HealthReporter::new();
         let service = HealthService::from_health_reporter(reporter.clone());
@@ -91,8 +91,9 @@ impl Participant {
         HealthServer::new(service)
     }
 
-    fn shutdown_limit(&self) -> Duration {
-        self.options().shutdown_patience + CLOSING
+    async fn stop_and_linger(&self) {
+        self.shutdown().await;
+        tokio::time::sleep(CLOSING).await;
     }
 }
 

@@ -11,7 +11,8 @@ use unanimo_proto::{
 };
 
 use crate::ParticipantOptions;
-use crate::branches::{Asker, Branches};
+use crate::branches::Branches;
+use crate::entry::Asker;
 use crate::error::Refusal;
 use crate::gate::Gate;
 

@@ -6,7 +6,7 @@ use std::thread::JoinHandle;
 
 use tokio::sync::Notify;
 use unanimo_core::{Branch, Finish, Generation, ParticipantId, Record};
-use unanimo_journal::{Disk, Failed, Journal, OpenError, Options, Sequence, Step, Writer};
+use unanimo_journal::{AppendError, Disk, Failed, Journal, OpenError, Options, Sequence, Step, Writer};
 use unanimo_proto::storage::encode_participant_record;
 
 use crate::branch_table::{BranchTable, Finished};
@@ -32,6 +32,9 @@ pub(crate) struct Store {
     name: ParticipantId,
     checkpoint_after: usize,
     unremembered: Mutex<Unremembered>,
+    /// Held while branches go into the table, so that they go in the order of their records: it says that it is
+    /// complete up to the last of them.
+    remembering: Mutex<()>,
     /// Something became durable.
     progress: Arc<Notify>,
 }
@@ -80,6 +83,7 @@ impl Store {
             name: options.name.clone(),
             checkpoint_after: options.checkpoint_after,
             unremembered: Mutex::default(),
+            remembering: Mutex::default(),
             progress: Arc::new(Notify::new()),
         };
         Ok((store, writer, replayed))
@@ -112,10 +116,7 @@ impl Store {
         let callback = self.with_progress(durable);
         // Held over the append, so that the queue has the order of the journal.
         let mut unremembered = self.lock();
-        let sequence = self
-            .journal
-            .append(payload, callback)
-            .map_err(StopReason::storage)?;
+        let sequence = self.journal.append(payload, callback).map_err(not_taken)?;
         unremembered.push(sequence, record);
         Ok(sequence)
     }
@@ -131,7 +132,7 @@ impl Store {
             unremembered.noted = 0;
             self.journal.append(payload, self.with_progress(|| {}))
         };
-        unremembered.push(sequence.map_err(StopReason::storage)?, record);
+        unremembered.push(sequence.map_err(not_taken)?, record);
         Ok(())
     }
 
@@ -160,6 +161,7 @@ impl Store {
 
     /// Puts finished branches whose records are durable into the table, some at a time, and says which. Blocks.
     pub(crate) fn remember(&self) -> Result<Vec<TransactionId>, StopReason> {
+        let _turn = self.remembering.lock().unwrap_or_else(PoisonError::into_inner);
         let durable = self.journal.durable();
         let (finished, checkpoint) = self.lock().take(durable, self.checkpoint_after);
         let Some(last) = finished.last() else {
@@ -281,6 +283,14 @@ async fn write_in_steps(mut writer: Writer) {
     }
 }
 
+/// A call of the resource manager may outlast the patience of a shutdown; what comes of it is not recorded any more.
+fn not_taken(error: AppendError) -> StopReason {
+    match error {
+        AppendError::Closed { .. } => StopReason::Shutdown,
+        error => StopReason::storage(error),
+    }
+}
+
 fn journal_options(options: &ParticipantOptions) -> Options {
     let mut journal = Options::new("participant journal");
     journal.repair = REPAIR;
@@ -293,4 +303,46 @@ fn journal_options(options: &ParticipantOptions) -> Options {
     let needed = options.in_flight.saturating_mul(record);
     journal.max_queued_bytes = journal.max_queued_bytes.max(needed.saturating_mul(2));
     journal
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use unanimo_core::{RequestHash, Timestamp};
+    use unanimo_journal::SimulatedDisk;
+    use unanimo_table::MemoryTable;
+
+    fn transaction(n: u64) -> TransactionId {
+        TransactionId::new(Timestamp::from_unix_ms(n), 0)
+    }
+
+    #[test]
+    fn only_what_is_durable_in_the_journal_goes_into_the_table() {
+        let (cluster, name) = ("test".parse().unwrap(), "stock".parse().unwrap());
+        let options = ParticipantOptions::new(cluster, name, "h:1", ["h:2"], "/nowhere");
+        let table = BranchTable::new(Arc::new(MemoryTable::new()));
+        let disk = Arc::new(SimulatedDisk::new());
+        let (store, mut writer, _) = Store::open(&options, disk, table.clone()).unwrap();
+        let committed = Record::Committed {
+            transaction: transaction(1),
+            request_hash: RequestHash::from_bytes([7; 32]),
+        };
+        let sequence = store.record(&committed, || {}).unwrap();
+        assert_eq!(store.remember().unwrap(), []);
+        while store.durable() < sequence {
+            writer.step();
+        }
+        let aborted = Record::Aborted {
+            transaction: transaction(2),
+            reason: "no".to_owned(),
+        };
+        store.note(&aborted).unwrap();
+        assert_eq!(store.remember().unwrap(), [transaction(1)]);
+        assert_eq!(table.complete().unwrap(), sequence);
+        assert_eq!(store.unremembered(), 1);
+        store.close();
+        while writer.step() != Step::Closed {}
+        store.settle().unwrap();
+        assert_eq!(table.complete().unwrap(), sequence.next());
+    }
 }

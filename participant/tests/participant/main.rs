@@ -1,4 +1,5 @@
 //! The participant from outside: messages in, calls of a resource manager and records on simulated disks out.
+#![allow(clippy::unwrap_used)]
 
 mod crash;
 mod inquiry;

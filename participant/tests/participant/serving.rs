@@ -79,6 +79,10 @@ async fn it_serves_restarts_and_serves_again() {
         client.prepare(wire).await.unwrap();
     }
     client.commit(Peer::commit_request(committed)).await.unwrap();
+    // A second participant on the same data is refused while this one lives.
+    let options = ParticipantOptions::new(cluster, "stock".parse().unwrap(), "h:1", ["h:2"], folder.path());
+    let second = Participant::start(options, Recorder::new()).await.err().unwrap();
+    assert!(matches!(second, StartError::Data { .. }), "{second}");
     served.stop.send(()).unwrap();
     served.ended.await.unwrap().unwrap();
     assert!(client.commit(Peer::commit_request(committed)).await.is_err());

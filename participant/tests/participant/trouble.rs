@@ -208,6 +208,11 @@ async fn a_shutdown_does_not_wait_for_ever_for_a_resource_manager() {
         world.recorder.count(Call::Commit, transaction(1)) == 1
     })
     .await;
+    // Whoever asked for the shutdown and went away did not leave it half done.
+    let asked = participant.clone();
+    let asking = tokio::spawn(async move { asked.shutdown().await });
+    tokio::task::yield_now().await;
+    asking.abort();
     participant.shutdown().await;
     let status = commit.await.unwrap().unwrap_err();
     assert_eq!(reason(&status), Some(ErrorReason::ShuttingDown));

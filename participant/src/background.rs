@@ -1,0 +1,71 @@
+use std::sync::Arc;
+
+use tokio::sync::mpsc;
+use unanimo_core::BranchInput;
+
+use crate::Writing;
+use crate::branches::{Branches, Completion};
+use crate::entry::Asker;
+use crate::gate::Gate;
+use crate::store::Store;
+
+/// Gives branches what the journal's writer has to tell. One task, so that the writer never waits for a branch.
+pub(crate) async fn hear(
+    mut completed: mpsc::UnboundedReceiver<Completion>,
+    branches: Arc<Branches>,
+    gate: Arc<Gate>,
+) {
+    loop {
+        // Whatever is heard is dealt with at once; nothing is lost when the gate wins, for it is closed then.
+        let completion = tokio::select! {
+            biased;
+            completion = completed.recv() => completion,
+            _ = gate.stopped() => None,
+        };
+        match completion {
+            Some(Completion::Recorded(transaction)) => {
+                branches.step(transaction, BranchInput::Recorded, Asker::Nobody);
+            }
+            Some(Completion::Barrier(heard)) => _ = heard.send(()),
+            None => return,
+        }
+    }
+}
+
+/// Moves finished branches from memory to the branch table, many at a time.
+pub(crate) async fn remember(store: Arc<Store>, branches: Arc<Branches>, gate: Arc<Gate>, writing: Writing) {
+    loop {
+        // Both only wait.
+        tokio::select! {
+            () = gate.stopping() => return,
+            () = store.progress() => {}
+        }
+        loop {
+            let remembering = Arc::clone(&store);
+            match blocking(writing, move || remembering.remember()).await {
+                Ok(transactions) if transactions.is_empty() => break,
+                Ok(transactions) => branches.remembered(&transactions),
+                Err(reason) => return gate.close(reason),
+            }
+        }
+    }
+}
+
+/// Runs what blocks where it holds up nobody, or in place in a simulation.
+pub(crate) async fn blocking<T: Send + 'static>(
+    writing: Writing,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> T {
+    match writing {
+        Writing::Threads => joined(tokio::task::spawn_blocking(work).await),
+        Writing::Tasks => work(),
+    }
+}
+
+/// What a blocking task returned; its panic goes on here.
+pub(crate) fn joined<T>(result: Result<T, tokio::task::JoinError>) -> T {
+    match result {
+        Ok(value) => value,
+        Err(error) => std::panic::resume_unwind(error.into_panic()),
+    }
+}
