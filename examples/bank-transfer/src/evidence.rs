@@ -10,6 +10,7 @@ use tonic::{Response, Status};
 use unanimo_client::{CallError, Client, Decision, TransactionId};
 
 use crate::audit::Evidence;
+use crate::distribution::InDoubt;
 use crate::load::Submitted;
 use crate::observer::Observer;
 use crate::{AccountId, BankName, Cents, MAX_PAGE, Operation, opening_balances, wire};
@@ -56,11 +57,12 @@ pub(crate) async fn load_accounts(observer: &Observer) -> Result<(), EvidenceErr
     Ok(())
 }
 
-/// Asks everybody, once nothing is going on any more.
+/// Asks everybody, once nothing is going on any more. Adds what the banks tell about times in doubt.
 pub(crate) async fn collect(
     observer: &Observer,
     client: &Client,
     submitted: Vec<Submitted>,
+    in_doubt: &mut InDoubt,
 ) -> Result<Evidence, EvidenceError> {
     let mut evidence = Evidence {
         opening: BankName::ALL.into_iter().flat_map(opening_balances).collect(),
@@ -73,6 +75,7 @@ pub(crate) async fn collect(
         evidence.ledgers.insert(bank, ledger(observer, bank).await?);
         let mut client = observer.bank(bank);
         let statistics = ask(bank, client.get_statistics(wire::GetStatisticsRequest {})).await?;
+        in_doubt.add(&statistics.in_doubt_times);
         evidence.refused_messages.insert(bank, statistics.violations);
     }
     Ok(evidence)

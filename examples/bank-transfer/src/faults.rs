@@ -9,9 +9,9 @@ use tokio::time::{Instant, sleep_until};
 
 use crate::BankName;
 use crate::cluster::{Cluster, ClusterError, Role};
+use crate::distribution::InDoubt;
 use crate::observer::{Observer, POLL_EVERY};
 use crate::progress::{Progress, Reached};
-use crate::report::InDoubt;
 
 /// How long a new leader may take. It is there within about a second on a healthy machine.
 const LONGEST_ELECTION: Duration = Duration::from_secs(60);

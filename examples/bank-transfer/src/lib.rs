@@ -18,6 +18,7 @@
 pub mod audit;
 pub mod bank_process;
 pub mod cluster;
+pub mod distribution;
 pub mod faults;
 pub mod generate;
 pub mod input;
@@ -29,6 +30,7 @@ pub mod report;
 
 mod account;
 mod amount;
+mod bad_input;
 mod bank;
 mod child;
 mod evidence;
@@ -36,6 +38,7 @@ mod holds;
 mod ports;
 mod run;
 mod service;
+mod violation;
 
 pub use account::{ACCOUNTS_PER_BANK, AccountError, AccountId, BankName, HOT_ACCOUNT, opening_balances};
 pub use amount::{AmountError, Cents};

@@ -10,6 +10,7 @@ use tokio::time::Instant;
 use unanimo_client::{Client, Decision, SubmitError, TransactionId};
 
 use crate::Transfer;
+use crate::distribution::new_histogram;
 use crate::operation::branches;
 use crate::progress::Progress;
 
@@ -98,14 +99,6 @@ pub async fn submit_all(
         submitted,
         latencies,
         elapsed,
-    }
-}
-
-/// Microseconds up to ten minutes, to three digits.
-pub(crate) fn new_histogram() -> Histogram<u64> {
-    match Histogram::new_with_bounds(1, 600_000_000, 3) {
-        Ok(histogram) => histogram,
-        Err(error) => unreachable!("the bounds are constants: {error}"),
     }
 }
 

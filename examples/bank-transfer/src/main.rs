@@ -3,8 +3,8 @@
 mod arguments;
 
 use std::fs;
-use std::io;
-use std::path::Path;
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use bank_transfer::faults::Schedule;
@@ -143,10 +143,11 @@ fn read_transfers(
 }
 
 fn print(report: &Report, json: bool) -> Result<(), AnyError> {
+    let mut output = io::stdout().lock();
     if json {
-        println!("{}", serde_json::to_string(report)?);
+        writeln!(output, "{}", serde_json::to_string(report)?)?;
     } else {
-        println!("{report}");
+        writeln!(output, "{report}")?;
     }
     Ok(())
 }
@@ -154,7 +155,7 @@ fn print(report: &Report, json: bool) -> Result<(), AnyError> {
 /// Where the data of a run is kept.
 enum Folder {
     /// Named by the user, who keeps it.
-    Named(std::path::PathBuf),
+    Named(PathBuf),
     /// Removed unless something went wrong.
     Temporary(TempDir),
 }

@@ -1,8 +1,9 @@
 //! How far the load is, for people and for the fault schedule.
 
+use std::fmt;
 use std::time::Duration;
 
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 use tokio::sync::watch;
 
 /// Shows how far the load is, on standard error if that is a terminal. A clone shows the same.
@@ -35,9 +36,9 @@ impl Progress {
 
     fn drawn_on(target: ProgressDrawTarget, transfers: usize) -> Self {
         let bar = ProgressBar::with_draw_target(Some(transfers as u64), target);
-        let style = "{bar:40} {percent:>3} % {pos}/{len} transfers, {per_sec}, {elapsed} {msg}";
+        let style = "{bar:40} {percent:>3} % {pos}/{len} transfers, {rate} a second, {elapsed} {msg}";
         match ProgressStyle::with_template(style) {
-            Ok(style) => bar.set_style(style),
+            Ok(style) => bar.set_style(style.with_key("rate", write_rate)),
             Err(error) => unreachable!("the template is a constant: {error}"),
         }
         Self {
@@ -77,4 +78,10 @@ impl Progress {
     pub fn clear(&self) {
         self.bar.finish_and_clear();
     }
+}
+
+/// Whole transfers are precise enough.
+fn write_rate(state: &ProgressState, text: &mut dyn fmt::Write) {
+    // Writing to a string does not fail.
+    let _ = write!(text, "{:.0}", state.per_sec());
 }

@@ -4,14 +4,13 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
-use hdrhistogram::Histogram;
 use serde::Serialize;
 use unanimo_core::{AbortReason, Decision};
 
 use crate::audit::Audit;
+use crate::distribution::Quantiles;
 use crate::faults::Injected;
-use crate::load::{Load, Submitted, Told, new_histogram};
-use crate::wire;
+use crate::load::{Load, Submitted, Told};
 
 /// Violations that are shown; all of them are counted.
 const SHOWN: usize = 20;
@@ -59,53 +58,6 @@ pub struct Report {
     pub transfers_per_second: f64,
     /// How long the load took, in seconds.
     pub load_seconds: f64,
-}
-
-/// Some of a distribution.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
-pub struct Quantiles {
-    /// Half are not above this.
-    pub p50: f64,
-    /// 99 of 100 are not above this.
-    pub p99: f64,
-    /// None is above this.
-    pub max: f64,
-}
-
-impl Quantiles {
-    /// Of a histogram whose values are so many for one of what is told.
-    fn of(histogram: &Histogram<u64>, unit: f64) -> Self {
-        let at = |share| histogram.value_at_quantile(share) as f64 / unit;
-        Self {
-            p50: at(0.5),
-            p99: at(0.99),
-            max: histogram.max() as f64 / unit,
-        }
-    }
-}
-
-/// How long branches were in doubt, added up over processes.
-#[derive(Clone, Debug)]
-pub struct InDoubt {
-    milliseconds: Histogram<u64>,
-}
-
-impl Default for InDoubt {
-    fn default() -> Self {
-        Self {
-            milliseconds: new_histogram(),
-        }
-    }
-}
-
-impl InDoubt {
-    /// Adds what one process has counted.
-    pub fn add(&mut self, counts: &[wire::InDoubtCount]) {
-        for count in counts {
-            self.milliseconds
-                .saturating_record_n(count.milliseconds, count.branches);
-        }
-    }
 }
 
 /// What a report is made of.
@@ -161,7 +113,7 @@ impl Report {
             participant_kills: injected.participant_kills,
             without_leader_ms: rounded(milliseconds(longest)),
             latency_ms: Quantiles::of(&load.latencies, 1000.0),
-            in_doubt_ms: Quantiles::of(&injected.in_doubt.milliseconds, 1.0),
+            in_doubt_ms: injected.in_doubt.quantiles(),
             transfers_per_second: rounded(load.latencies.len() as f64 / seconds.max(0.001)),
             load_seconds: rounded(seconds),
         }
@@ -276,7 +228,9 @@ fn money(cents: u128) -> String {
 mod tests {
     use super::*;
     use crate::audit::Violation;
+    use crate::distribution::new_histogram;
     use crate::generate::generate;
+    use crate::wire;
     use unanimo_core::{Timestamp, TransactionId};
 
     fn voted_no(reason: &str) -> Told {

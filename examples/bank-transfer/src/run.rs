@@ -10,6 +10,7 @@ use unanimo_client::{Client, ClientError};
 use unanimo_core::IdError;
 use unanimo_proto::transport::BadAddress;
 
+use crate::Transfer;
 use crate::audit::audit;
 use crate::cluster::{CLUSTER, Cluster, ClusterError};
 use crate::evidence::{EvidenceError, collect, load_accounts};
@@ -18,7 +19,6 @@ use crate::load::{LoadOptions, submit_all};
 use crate::observer::{Observer, POLL_EVERY, Rest};
 use crate::progress::Progress;
 use crate::report::{Findings, Report};
-use crate::{BankName, Transfer};
 
 /// How long the processes may take to find each other. It takes about two seconds.
 const FORMING_PATIENCE: Duration = Duration::from_secs(60);
@@ -131,12 +131,8 @@ async fn conduct(cluster: &mut Cluster, options: Options, progress: &Progress) -
     progress.doing("what was left undone is finished");
     until_at_rest(cluster, &observer, progress).await?;
     progress.doing("audit");
-    for bank in BankName::ALL {
-        if let Some(statistics) = observer.statistics(bank).await {
-            injected.in_doubt.add(&statistics.in_doubt_times);
-        }
-    }
-    let evidence = collect(&observer, &client, load.submitted.clone()).await?;
+    let submitted = load.submitted.clone();
+    let evidence = collect(&observer, &client, submitted, &mut injected.in_doubt).await?;
     Ok(Report::new(Findings {
         input: options.input,
         seed: options.seed,

@@ -8,6 +8,8 @@ use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
+use bank_transfer::wire::GetStatisticsRequest;
+use bank_transfer::wire::bank_client::BankClient;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
@@ -68,7 +70,7 @@ fn under_way(folder: &Path) -> (Child, BufReader<std::process::ChildStderr>) {
     let mut run = program()
         .args([
             "--transfers",
-            "1000000",
+            "200000",
             "--json",
             "--data",
             folder.to_str().unwrap(),
@@ -79,13 +81,29 @@ fn under_way(folder: &Path) -> (Child, BufReader<std::process::ChildStderr>) {
         .unwrap();
     let errors = BufReader::new(run.stderr.take().unwrap());
     until("all processes run", || children_with(folder).len() == PROCESSES);
-    // A transfer has been through when a bank has something in its participant's journal; the load is then under way.
-    until("the banks serve", || {
-        ["bank-north.log", "bank-south.log"]
-            .iter()
-            .all(|log| fs::read_to_string(folder.join(log)).is_ok_and(|log| log.contains("serving")))
-    });
+    until("transfers commit", || committed(folder) > 0);
     (run, errors)
+}
+
+/// How many branches the northern bank of a run has committed; 0 if it does not answer.
+fn committed(folder: &Path) -> u64 {
+    let address = children_with(folder).into_iter().find_map(|process| {
+        let arguments = fs::read_to_string(format!("/proc/{process}/cmdline")).ok()?;
+        let mut arguments = arguments.split('\0').skip_while(|argument| *argument != "north");
+        arguments.nth(2).map(str::to_owned)
+    });
+    let Some(address) = address else { return 0 };
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    runtime.block_on(async {
+        let Ok(mut bank) = BankClient::connect(format!("http://{address}")).await else {
+            return 0;
+        };
+        let statistics = bank.get_statistics(GetStatisticsRequest {}).await;
+        statistics.map_or(0, |reply| reply.into_inner().committed)
+    })
 }
 
 fn rest_of(errors: BufReader<std::process::ChildStderr>) -> String {
@@ -147,6 +165,33 @@ fn a_run_with_kills_passes_its_audit_and_says_so_in_json() {
             && stderr(&output).contains("kill -9 of bank-south")
     );
     assert_eq!(children_with(&data), [0; 0]);
+}
+
+#[test]
+fn without_faults_nobody_is_killed_and_times_in_doubt_are_told_by_the_banks() {
+    let output = run(&["--transfers", "200", "--no-faults", "--json"]);
+    assert_eq!(
+        output.status.code(),
+        Some(0),
+        "{}{}",
+        stdout(&output),
+        stderr(&output)
+    );
+    let report: Value = serde_json::from_str(&stdout(&output)).unwrap();
+    assert_eq!(
+        (&report["leader_kills"], &report["participant_kills"]),
+        (&Value::from(0), &Value::from(0))
+    );
+    assert_eq!(report["without_leader_ms"], 0.0);
+    assert!(
+        report["in_doubt_ms"]["p50"].as_f64().unwrap() > 0.0,
+        "dozens wait for each other: {report}"
+    );
+    assert!(
+        !stderr(&output).contains("kept in"),
+        "the data of a run that passed is removed: {}",
+        stderr(&output)
+    );
 }
 
 #[test]

@@ -1,0 +1,66 @@
+//! How times are spread.
+
+use hdrhistogram::Histogram;
+use serde::Serialize;
+
+use crate::wire;
+
+/// Some of a distribution.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+pub struct Quantiles {
+    /// Half are not above this.
+    pub p50: f64,
+    /// 99 of 100 are not above this.
+    pub p99: f64,
+    /// None is above this.
+    pub max: f64,
+}
+
+impl Quantiles {
+    /// Of a histogram whose values are so many for one of what is told.
+    pub(crate) fn of(histogram: &Histogram<u64>, unit: f64) -> Self {
+        let at = |share| histogram.value_at_quantile(share) as f64 / unit;
+        Self {
+            p50: at(0.5),
+            p99: at(0.99),
+            max: histogram.max() as f64 / unit,
+        }
+    }
+}
+
+/// How long branches were in doubt, added up over processes.
+#[derive(Clone, Debug)]
+pub struct InDoubt {
+    milliseconds: Histogram<u64>,
+}
+
+impl Default for InDoubt {
+    fn default() -> Self {
+        Self {
+            milliseconds: new_histogram(),
+        }
+    }
+}
+
+impl InDoubt {
+    /// Adds what one process has counted.
+    pub fn add(&mut self, counts: &[wire::InDoubtCount]) {
+        for count in counts {
+            self.milliseconds
+                .saturating_record_n(count.milliseconds, count.branches);
+        }
+    }
+
+    /// Some of it, in milliseconds.
+    pub(crate) fn quantiles(&self) -> Quantiles {
+        Quantiles::of(&self.milliseconds, 1.0)
+    }
+}
+
+/// For microseconds up to ten minutes, or milliseconds up to a week, to three digits.
+pub(crate) fn new_histogram() -> Histogram<u64> {
+    match Histogram::new_with_bounds(1, 600_000_000, 3) {
+        Ok(histogram) => histogram,
+        Err(error) => unreachable!("the bounds are constants: {error}"),
+    }
+}

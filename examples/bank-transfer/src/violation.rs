@@ -1,0 +1,119 @@
+//! The ways in which a run can be wrong.
+
+use thiserror::Error;
+use unanimo_core::TransactionId;
+
+use crate::{AccountId, BankName, Operation};
+
+/// A transfer, as a violation names it.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[error("row {row}, key {key}, transaction {transaction}")]
+pub struct Culprit {
+    /// Where it stands in its file.
+    pub row: u64,
+    /// What the one who asked for it calls it.
+    pub key: String,
+    /// Its transaction.
+    pub transaction: TransactionId,
+}
+
+/// One way in which it does not fit.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum Violation {
+    /// The initiator and the coordinators disagree.
+    #[error("outcome differs: {culprit}: the initiator was told {told}, the coordinators have {recorded}")]
+    OutcomeDiffers {
+        /// The transfer.
+        culprit: Culprit,
+        /// What the initiator was told.
+        told: String,
+        /// What the coordinators have recorded.
+        recorded: String,
+    },
+    /// A committed transfer happened at one bank and not at the other.
+    #[error("half committed: {culprit}: it committed, but {missing} does not have it")]
+    HalfCommitted {
+        /// The transfer.
+        culprit: Culprit,
+        /// Who does not have it.
+        missing: BankName,
+    },
+    /// A committed transfer happened nowhere.
+    #[error("not applied: {culprit}: it committed, but no bank has it")]
+    NotApplied {
+        /// The transfer.
+        culprit: Culprit,
+    },
+    /// A transfer that did not commit did something.
+    #[error("effect without commit: {culprit}: {bank} has it, but the outcome is {outcome}")]
+    EffectWithoutCommit {
+        /// The transfer.
+        culprit: Culprit,
+        /// Who has it.
+        bank: BankName,
+        /// Its outcome.
+        outcome: String,
+    },
+    /// A bank did something else than it was asked for.
+    #[error("wrong effect: {culprit}: {bank} did {found:?} instead of {expected:?}")]
+    WrongEffect {
+        /// The transfer.
+        culprit: Culprit,
+        /// Which bank.
+        bank: BankName,
+        /// What it was asked for; None if it was not asked at all.
+        expected: Option<Operation>,
+        /// What it did.
+        found: Operation,
+    },
+    /// A bank did something that nobody asked for.
+    #[error("unasked effect: {bank} did {found:?} in transaction {transaction}, which nobody submitted")]
+    UnaskedEffect {
+        /// Which bank.
+        bank: BankName,
+        /// The transaction.
+        transaction: TransactionId,
+        /// What it did.
+        found: Operation,
+    },
+    /// Something in the ledger happened twice, or not, or something that is not in the ledger happened.
+    #[error("balance differs: {account} has {actual} cents, but its ledger makes it {expected} cents")]
+    BalanceDiffers {
+        /// The account.
+        account: AccountId,
+        /// What was there, and all that the ledgers say, added up.
+        expected: i128,
+        /// What is there.
+        actual: i128,
+    },
+    /// An account was opened or closed meanwhile.
+    #[error("accounts differ: {account} is {}", if *.appeared { "new" } else { "gone" })]
+    AccountsDiffer {
+        /// The account.
+        account: AccountId,
+        /// Whether it was not there before.
+        appeared: bool,
+    },
+    /// There is more money than before.
+    #[error("money created: {cents} cents more than before")]
+    MoneyCreated {
+        /// How much more.
+        cents: u128,
+    },
+    /// There is less money than before.
+    #[error("money destroyed: {cents} cents less than before")]
+    MoneyDestroyed {
+        /// How much less.
+        cents: u128,
+    },
+    /// Somebody broke the rules of the protocol.
+    #[error(
+        "refused messages: the participant of {bank} refused {count} messages that break the protocol's rules"
+    )]
+    RefusedMessages {
+        /// Whose participant.
+        bank: BankName,
+        /// How many.
+        count: u64,
+    },
+}
