@@ -4,7 +4,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::task::TaskTracker;
-use unanimo_core::{Branch, BranchInput, BranchPhase, Finish, Generation, Record, TransactionId};
+use unanimo_core::table::Witness;
+use unanimo_core::{Branch, BranchInput, BranchPhase, Finish, Record, TransactionId};
 use unanimo_proto::transport::Clock;
 
 use crate::doubts::Doubts;
@@ -30,7 +31,8 @@ const SHARDS: usize = 64;
 pub(crate) struct Branches {
     shards: Vec<Mutex<BTreeMap<TransactionId, Entry>>>,
     pub(crate) options: Arc<ParticipantOptions>,
-    pub(crate) generation: Generation,
+    /// Where the record of this start stands.
+    pub(crate) start: Witness,
     pub(crate) store: Arc<Store>,
     pub(crate) calls: Arc<ResourceCalls>,
     pub(crate) doubts: Arc<Doubts>,
@@ -56,7 +58,8 @@ pub(crate) enum Completion {
 /// What a participant takes along to run branches.
 pub(crate) struct Surroundings {
     pub(crate) options: Arc<ParticipantOptions>,
-    pub(crate) generation: Generation,
+    /// Where the record of this start stands.
+    pub(crate) start: Witness,
     pub(crate) store: Arc<Store>,
     pub(crate) calls: ResourceCalls,
     pub(crate) doubts: Arc<Doubts>,
@@ -71,7 +74,7 @@ impl Branches {
     pub(crate) fn new(surroundings: Surroundings) -> Self {
         let Surroundings {
             options,
-            generation,
+            start,
             store,
             calls,
             doubts,
@@ -84,7 +87,7 @@ impl Branches {
         Self {
             shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
             options,
-            generation,
+            start,
             store,
             calls: Arc::new(calls),
             doubts,

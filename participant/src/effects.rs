@@ -113,15 +113,16 @@ impl Branches {
         asker.vote(&answer)
     }
 
-    /// A vote, and of a Yes where its promise stands. A promise of an earlier life that has ended since has no
-    /// known position; that our journal reaches at least to its end is as true.
+    /// A vote, and of a Yes where its promise stands. Of a promise that has left memory the position is not known.
+    /// That our journal reaches at least to the record of this start is as true, and nothing the registration of this
+    /// start does not say.
     fn answer(&self, entry: &Entry, vote: Vote) -> PrepareVote {
         let witness = match vote {
             Vote::Yes => {
-                let sequence = entry.promised_at.unwrap_or_else(|| self.store.durable());
+                let promised_at = entry.promised_at.map(|sequence| Position(sequence.get()));
                 Some(Witness {
-                    generation: self.generation,
-                    position: Position(sequence.get()),
+                    position: promised_at.unwrap_or(self.start.position),
+                    ..self.start
                 })
             }
             Vote::ReadOnly | Vote::No { .. } => None,

@@ -15,7 +15,10 @@
 //!
 //! impl ResourceManager for Stock {
 //!     async fn prepare(&self, _: TransactionId, operation: Bytes) -> Result<Preparation, ResourceError> {
-//!         let wanted = i64::from(operation.first().copied().unwrap_or(0));
+//!         let [wanted] = operation[..] else {
+//!             return Ok(Preparation::No { reason: "one byte is expected".to_owned() });
+//!         };
+//!         let wanted = i64::from(wanted);
 //!         if self.free.fetch_sub(wanted, Ordering::SeqCst) >= wanted {
 //!             return Ok(Preparation::Yes { redo: operation });
 //!         }

@@ -167,7 +167,7 @@ impl Participant {
             path: options.data.clone(),
             source,
         })?;
-        let generation = store.record_start(&options, replayed.generation).await?;
+        let start = store.record_start(&options, replayed.generation).await?;
         let manager: Arc<dyn AnyResourceManager> = Arc::new(manager);
         let counters = Arc::new(Counters::new());
         let jitter = Arc::new(Jitter::new(parts.seed));
@@ -176,7 +176,7 @@ impl Participant {
         let (completions, completed) = mpsc::unbounded_channel();
         let branches = Arc::new(Branches::new(Surroundings {
             options: Arc::clone(&options),
-            generation,
+            start,
             store: Arc::clone(&store),
             calls: ResourceCalls::new(
                 manager,
@@ -203,7 +203,7 @@ impl Participant {
         Ok(Self {
             inner: Arc::new(Inner {
                 options,
-                generation,
+                generation: start.generation,
                 store,
                 branches,
                 doubts,

@@ -42,33 +42,35 @@ pub enum Preparation {
 ///
 /// # PostgreSQL: `PREPARE TRANSACTION`
 ///
-/// The transaction's id is the global identifier: `'unanimo-' || id`, 44 characters of the 200 allowed. The server
-/// needs `max_prepared_transactions` of at least the participant's
+/// The global identifier is `'unanimo/' || participant || '/' || id`, at most 110 characters of the 200 allowed. The
+/// participant's name is part of it, because the server lists and finishes the prepared transactions of everybody who
+/// shares it: without the name one participant would roll back what another has promised. The server needs `max_prepared_transactions` of at least the participant's
 /// [`in_flight`](crate::ParticipantOptions::in_flight).
 ///
 /// | Call | What it does |
 /// |---|---|
-/// | `prepare` | `BEGIN`, the operation, `PREPARE TRANSACTION 'unanimo-…'`; the redo is empty, because the server keeps what it needs. A constraint violation is a `No`, after `ROLLBACK`. |
-/// | `commit` | `COMMIT PREPARED 'unanimo-…'`. Error 42704 (`undefined_object`) means that an earlier call has done it: `Ok`. |
-/// | `abort` | `ROLLBACK PREPARED 'unanimo-…'`; 42704 is `Ok`. Also closes a connection on which the operation is still under way. |
+/// | `prepare` | `BEGIN`, the operation, `PREPARE TRANSACTION 'unanimo/…'`; the redo is empty, because the server keeps what it needs. A constraint violation is a `No`, after `ROLLBACK`. |
+/// | `commit` | `COMMIT PREPARED 'unanimo/…'`. After error 42704 (`undefined_object`) look for the mark: a row with the id in a table of one's own, written by `prepare` inside the transaction. With it an earlier call has done it: `Ok`. Without it somebody has taken the promise away: `Failed`. |
+/// | `abort` | `ROLLBACK PREPARED 'unanimo/…'`; 42704 is `Ok`. Also closes a connection on which the operation is still under way. |
 /// | `restore` | nothing: the server brings prepared transactions back with their locks. |
-/// | `prepared` | `SELECT gid FROM pg_prepared_xacts WHERE database = current_database()`, those with the prefix. |
+/// | `prepared` | `SELECT gid FROM pg_prepared_xacts WHERE database = current_database()`, those with the prefix and this participant's name. |
 ///
 /// A refused connection is [`ResourceError::Unavailable`]. `synchronous_commit` must not be `off`: `commit` promises
 /// durability.
 ///
 /// # MariaDB: XA
 ///
-/// The id is the global part of the XID: `XA START 'unanimo-…'`. XA statements are tied to a connection until `XA
+/// The XID's global part is the transaction's id, its branch qualifier the participant's name, at most 64 bytes each:
+/// `XA START 'id','participant'`. XA statements are tied to a connection until `XA
 /// PREPARE`; since 10.5 a prepared branch outlives its connection and the server, and any connection may finish it.
 ///
 /// | Call | What it does |
 /// |---|---|
 /// | `prepare` | `XA START`, the operation, `XA END`, `XA PREPARE`; the redo is empty. A branch that changed nothing answers `ReadOnly`, after `XA ROLLBACK`. |
-/// | `commit` | `XA COMMIT`; error 1397 (`XAER_NOTA`) means that an earlier call has done it: `Ok`. |
+/// | `commit` | `XA COMMIT`; after error 1397 (`XAER_NOTA`) look for the mark, as above. |
 /// | `abort` | `XA ROLLBACK`; 1397 is `Ok`. Also closes a connection whose branch is not yet prepared. |
 /// | `restore` | nothing. |
-/// | `prepared` | `XA RECOVER`, those with the prefix. |
+/// | `prepared` | `XA RECOVER`, which lists the whole server: those whose branch qualifier is this participant's name. |
 ///
 /// `innodb_flush_log_at_trx_commit` and `sync_binlog` must be 1.
 ///

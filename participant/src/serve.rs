@@ -2,12 +2,14 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::FutureExt as _;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_stream::wrappers::TcpListenerStream;
 use tokio_stream::{Stream, StreamExt as _};
 use tonic::service::RoutesBuilder;
 use tonic::transport::server::Connected;
+use tonic_health::ServingStatus;
 use tonic_health::pb::health_server::HealthServer;
 use tonic_health::server::{HealthReporter, HealthService};
 use unanimo_proto::transport::Keepalive;
@@ -87,6 +89,10 @@ impl Participant {
     pub fn health_service(&self) -> HealthServer<HealthService> {
         let reporter = HealthReporter::new();
         let service = HealthService::from_health_reporter(reporter.clone());
+        let now = self.gate().standing().borrow().clone();
+        // Said before anybody can ask. Nobody else has the reporter yet, so there is nothing to wait for.
+        let said = set_status(&reporter, &now).now_or_never();
+        assert!(said.is_some(), "the reporter is ours alone");
         tokio::spawn(report(Arc::clone(self.gate()), reporter));
         HealthServer::new(service)
     }
@@ -114,21 +120,20 @@ async fn report(gate: Arc<Gate>, reporter: HealthReporter) {
     let mut standing = gate.standing();
     loop {
         let now = standing.borrow_and_update().clone();
-        let serving = matches!(now, Standing::Serving);
-        let status = if serving {
-            tonic_health::ServingStatus::Serving
-        } else {
-            tonic_health::ServingStatus::NotServing
-        };
-        reporter.set_service_status("", status).await;
-        if serving {
-            reporter.set_serving::<ParticipantServer<Endpoint>>().await;
-        } else {
-            reporter.set_not_serving::<ParticipantServer<Endpoint>>().await;
-        }
+        set_status(&reporter, &now).await;
         if matches!(now, Standing::Stopped(_)) || standing.changed().await.is_err() {
             return;
         }
+    }
+}
+
+async fn set_status(reporter: &HealthReporter, standing: &Standing) {
+    if matches!(standing, Standing::Serving) {
+        reporter.set_service_status("", ServingStatus::Serving).await;
+        reporter.set_serving::<ParticipantServer<Endpoint>>().await;
+    } else {
+        reporter.set_service_status("", ServingStatus::NotServing).await;
+        reporter.set_not_serving::<ParticipantServer<Endpoint>>().await;
     }
 }
 

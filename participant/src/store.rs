@@ -5,7 +5,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
 use tokio::sync::Notify;
-use unanimo_core::{Branch, Finish, Generation, ParticipantId, Record};
+use unanimo_core::table::Witness;
+use unanimo_core::{Branch, Finish, Generation, ParticipantId, Position, Record};
 use unanimo_journal::{AppendError, Disk, Failed, Journal, OpenError, Options, Sequence, Step, Writer};
 use unanimo_proto::storage::encode_participant_record;
 
@@ -16,6 +17,8 @@ use crate::{ParticipantOptions, StartError, StopReason, TransactionId, Writing};
 /// A tombstone needs no sync, but its branch stays in memory until its record is durable. So after this many of them one
 /// is forced to disk.
 const NOTES_PER_SYNC: usize = 256;
+/// A note is a transaction, a reason of at most 1 KiB, and its frame.
+const NOTE_BYTES: usize = 1024 + 256;
 
 /// Branches that go into the branch table in one batch: enough to share its cost, and far below its limit.
 const BRANCHES_PER_BATCH: usize = 1024;
@@ -32,6 +35,7 @@ pub(crate) struct Store {
     name: ParticipantId,
     checkpoint_after: usize,
     unremembered: Mutex<Unremembered>,
+    unremembered_at_most: usize,
     /// Held while branches go into the table, so that they go in the order of their records: it says that it is
     /// complete up to the last of them.
     remembering: Mutex<()>,
@@ -83,26 +87,28 @@ impl Store {
             name: options.name.clone(),
             checkpoint_after: options.checkpoint_after,
             unremembered: Mutex::default(),
+            unremembered_at_most: options.unremembered,
             remembering: Mutex::default(),
             progress: Arc::new(Notify::new()),
         };
         Ok((store, writer, replayed))
     }
 
-    /// Records the start, the first thing of every life (R11). Nothing may be said before it is durable.
+    /// Records the start, the first thing of every life (R11), and says where. Nothing may be said before it is durable.
     pub(crate) async fn record_start(
         &self,
         options: &ParticipantOptions,
         last: Generation,
-    ) -> Result<Generation, StartError> {
+    ) -> Result<Witness, StartError> {
         let generation = Generation(last.0 + 1);
         let record = Record::Started {
             cluster: options.cluster.clone(),
             generation,
         };
         let payload = encode_participant_record(&self.name, &record);
-        self.journal.append_durable(payload).await?;
-        Ok(generation)
+        let sequence = self.journal.append_durable(payload).await?;
+        let position = Position(sequence.get());
+        Ok(Witness { generation, position })
     }
 
     /// Writes the record; `durable` hears when it is on disk, on the writer's thread. If it never hears, the
@@ -126,7 +132,9 @@ impl Store {
         let payload = encode_participant_record(&self.name, record);
         let mut unremembered = self.lock();
         unremembered.noted += 1;
-        let sequence = if unremembered.noted < NOTES_PER_SYNC {
+        // With a small limit the queue would otherwise be full before anything forces a note to disk.
+        let notes_per_sync = NOTES_PER_SYNC.min(self.unremembered_at_most / 2).max(1);
+        let sequence = if unremembered.noted < notes_per_sync {
             self.journal.append_lazily(payload)
         } else {
             unremembered.noted = 0;
@@ -299,8 +307,10 @@ fn journal_options(options: &ParticipantOptions) -> Options {
     let names = options.request.members * 80;
     let record = options.redo_bytes + names + 4096;
     journal.max_record_bytes = u32::try_from(record).unwrap_or(u32::MAX);
-    // Every branch in flight has at most one record on its way, so a full queue is no case that branches know.
-    let needed = options.in_flight.saturating_mul(record);
+    // Every branch in flight has at most one record on its way, and notes wait as long as they are not remembered. So a
+    // full queue is no case that branches know.
+    let notes = options.unremembered.saturating_mul(NOTE_BYTES);
+    let needed = options.in_flight.saturating_mul(record).saturating_add(notes);
     journal.max_queued_bytes = journal.max_queued_bytes.max(needed.saturating_mul(2));
     journal
 }

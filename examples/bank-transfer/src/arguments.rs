@@ -1,7 +1,6 @@
 //! The command line.
 
 use std::path::PathBuf;
-use std::time::Duration;
 
 use bank_transfer::bank_process::BankConfig;
 use bank_transfer::cluster::CLUSTER;
@@ -48,13 +47,6 @@ pub(crate) struct RunArguments {
     /// folder, which is removed unless something goes wrong.
     #[arg(long, value_name = "DIR")]
     pub(crate) data: Option<PathBuf>,
-}
-
-impl RunArguments {
-    /// How long one transfer is tried: many elections.
-    pub(crate) fn patience(&self) -> Duration {
-        Duration::from_secs(60)
-    }
 }
 
 #[derive(Debug, Subcommand)]

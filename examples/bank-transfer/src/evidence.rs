@@ -10,7 +10,7 @@ use tonic::{Response, Status};
 use unanimo_client::{CallError, Client, Decision, TransactionId};
 
 use crate::audit::Evidence;
-use crate::distribution::InDoubt;
+use crate::faults::Injected;
 use crate::load::Submitted;
 use crate::observer::Observer;
 use crate::{AccountId, BankName, Cents, MAX_PAGE, Operation, opening_balances, wire};
@@ -62,7 +62,7 @@ pub(crate) async fn collect(
     observer: &Observer,
     client: &Client,
     submitted: Vec<Submitted>,
-    in_doubt: &mut InDoubt,
+    injected: &mut Injected,
 ) -> Result<Evidence, EvidenceError> {
     let mut evidence = Evidence {
         opening: BankName::ALL.into_iter().flat_map(opening_balances).collect(),
@@ -75,8 +75,11 @@ pub(crate) async fn collect(
         evidence.ledgers.insert(bank, ledger(observer, bank).await?);
         let mut client = observer.bank(bank);
         let statistics = ask(bank, client.get_statistics(wire::GetStatisticsRequest {})).await?;
-        in_doubt.add(&statistics.in_doubt_times);
-        evidence.refused_messages.insert(bank, statistics.violations);
+        injected.in_doubt.add(&statistics.in_doubt_times);
+        let refused_before = injected.refused_messages.get(&bank).copied().unwrap_or(0);
+        evidence
+            .refused_messages
+            .insert(bank, refused_before + statistics.violations);
     }
     Ok(evidence)
 }

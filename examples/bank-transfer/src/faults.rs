@@ -1,6 +1,6 @@
 //! Kills processes while the load runs, and starts them again.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use thiserror::Error;
@@ -90,6 +90,8 @@ pub struct Injected {
     pub without_leader: Vec<Duration>,
     /// What banks had counted until they were killed.
     pub in_doubt: InDoubt,
+    /// Messages that banks had refused as violations until they were killed.
+    pub refused_messages: BTreeMap<BankName, u64>,
 }
 
 /// Why faults could not be injected, or what they revealed.
@@ -185,6 +187,7 @@ impl<'a> Faults<'a> {
                 // What it has counted is lost with it. What it counts between this answer and its end is not known.
                 if let Some(statistics) = self.observer.statistics(bank).await {
                     self.injected.in_doubt.add(&statistics.in_doubt_times);
+                    *self.injected.refused_messages.entry(bank).or_default() += statistics.violations;
                 }
                 self.kill_now(role, "a bank", fault.away)?;
                 self.injected.participant_kills += 1;

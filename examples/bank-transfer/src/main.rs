@@ -6,6 +6,7 @@ use std::fs;
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use bank_transfer::faults::Schedule;
 use bank_transfer::load::LoadOptions;
@@ -19,6 +20,8 @@ use unanimo_coordinator::until_terminated;
 
 use crate::arguments::{Arguments, Command, RunArguments};
 
+/// How long one transfer is tried until its outcome counts as unknown: many elections.
+const PATIENCE: Duration = Duration::from_secs(60);
 /// What `main` returns on bad input, as clap does on bad arguments.
 const BAD_INPUT: u8 = 2;
 /// What a shell reports of a process that Ctrl-C ended.
@@ -85,7 +88,7 @@ async fn transfer(arguments: RunArguments) -> Result<ExitCode, AnyError> {
         seed,
         load: LoadOptions {
             in_flight: arguments.in_flight,
-            patience: arguments.patience(),
+            patience: PATIENCE,
         },
         schedule: if arguments.no_faults {
             Schedule::none()

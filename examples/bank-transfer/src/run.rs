@@ -132,7 +132,7 @@ async fn conduct(cluster: &mut Cluster, options: Options, progress: &Progress) -
     until_at_rest(cluster, &observer, progress).await?;
     progress.doing("audit");
     let submitted = load.submitted.clone();
-    let evidence = collect(&observer, &client, submitted, &mut injected.in_doubt).await?;
+    let evidence = collect(&observer, &client, submitted, &mut injected).await?;
     Ok(Report::new(Findings {
         input: options.input,
         seed: options.seed,

@@ -1,13 +1,14 @@
 //! The ways in which a run can be wrong.
 
+use std::fmt;
+
 use thiserror::Error;
 use unanimo_core::TransactionId;
 
 use crate::{AccountId, BankName, Operation};
 
 /// A transfer, as a violation names it.
-#[derive(Clone, Debug, PartialEq, Eq, Error)]
-#[error("row {row}, key {key}, transaction {transaction}")]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Culprit {
     /// Where it stands in its file.
     pub row: u64,
@@ -15,6 +16,17 @@ pub struct Culprit {
     pub key: String,
     /// Its transaction.
     pub transaction: TransactionId,
+}
+
+impl fmt::Display for Culprit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            row,
+            key,
+            transaction,
+        } = self;
+        write!(f, "row {row}, key {key}, transaction {transaction}")
+    }
 }
 
 /// One way in which it does not fit.

@@ -176,7 +176,11 @@ async fn a_shutdown_lets_running_calls_finish_and_answers_whoever_waits() {
         let participant = participant.clone();
         async move { participant.shutdown().await }
     });
-    tokio::task::yield_now().await;
+    // Everything that does not wait for the calls gets its turn.
+    for _ in 0..100 {
+        tokio::task::yield_now().await;
+    }
+    assert!(!stopping.is_finished());
     let status = peer.prepare(transaction(3), "yes").await.unwrap_err();
     assert_eq!(reason(&status), Some(ErrorReason::ShuttingDown));
     world.recorder.release(Call::Prepare);
