@@ -17,6 +17,8 @@ use crate::raft::Replica;
 /// How long one call may take before it is made again. A resource manager that is slower than this still has its
 /// vote counted: the repeated call waits for the same vote.
 const ATTEMPT: Duration = Duration::from_secs(5);
+/// As much of a refusal's reason as an initiator is told.
+const REASON_CHARACTERS: usize = 256;
 const FIRST_PAUSE: Duration = Duration::from_millis(20);
 /// Short, because a participant that restarts is waited for by everybody whose locks it shares.
 const LONGEST_PAUSE: Duration = Duration::from_millis(500);
@@ -51,7 +53,7 @@ impl Participants {
                 Ok(vote) => return vote,
                 Err(error) if refused_for_good(&error) => {
                     // It holds nothing for this message and never will, which is what No means.
-                    let reason = error.message().to_owned();
+                    let reason = shortened(error.message());
                     return PrepareVote {
                         vote: Vote::No { reason },
                         witness: None,
@@ -78,7 +80,15 @@ impl Participants {
             // What it meant is not known, so it is asked again.
             .map_err(|error| Status::internal(format!("the vote makes no sense: {error}")))?;
         self.check_witness(message, &vote)?;
-        Ok(vote)
+        Ok(match vote.vote {
+            Vote::No { reason } => PrepareVote {
+                vote: Vote::No {
+                    reason: shortened(&reason),
+                },
+                witness: None,
+            },
+            Vote::Yes | Vote::ReadOnly => vote,
+        })
     }
 
     /// Only a promise of the registered start counts: one of an earlier start may be forgotten by now, and one of a
@@ -200,6 +210,15 @@ impl Participants {
                 .remove(address);
         }
         Err(error)
+    }
+}
+
+/// The reason stands in the decision record and shares an entry with other decisions, so no participant may make it
+/// large (R14).
+fn shortened(reason: &str) -> String {
+    match reason.char_indices().nth(REASON_CHARACTERS) {
+        Some((end, _)) => format!("{}…", &reason[..end]),
+        None => reason.to_owned(),
     }
 }
 

@@ -2,9 +2,11 @@
 
 use std::sync::Arc;
 
+use tonic::transport::Channel;
 use tonic::{Request, Response, Status};
 use unanimo_core::{ClusterId, Decision, Members, ParticipantId, TransactionId};
 use unanimo_proto::transport::Clock;
+use unanimo_proto::v1::coordinator_client::CoordinatorClient;
 use unanimo_proto::v1::{self, coordinator_server::Coordinator};
 use unanimo_proto::{
     ErrorReason, Inquiry, InquiryAnswer, MalformedMessage, Outcome, Registering, check_cluster,
@@ -67,30 +69,27 @@ impl CoordinatorService {
         metadata: &tonic::metadata::MetadataMap,
         asker: &ParticipantId,
         open: Vec<Inquiry>,
-    ) -> Vec<(TransactionId, InquiryAnswer)> {
+    ) -> Vec<InquiryAnswer> {
         if self.driver.is_ready() {
-            let asked: Vec<TransactionId> = open.iter().map(|inquiry| inquiry.transaction).collect();
-            let answers = self.driver.inquire(open).await.unwrap_or_default();
-            return asked.into_iter().zip(answers).collect();
+            return self.driver.inquire(open).await.unwrap_or_default();
         }
+        let asked: Vec<TransactionId> = open.iter().map(|inquiry| inquiry.transaction).collect();
         let request = v1::InquireRequest {
             cluster: self.cluster.to_string(),
             participant: asker.to_string(),
             inquiries: open.into_iter().map(Into::into).collect(),
         };
-        let reply = self
-            .forwarder
-            .forward(metadata, request, async |mut leader, request| {
-                leader.inquire(request).await
-            })
-            .await;
-        let Ok(reply) = reply else { return Vec::new() };
-        reply
-            .into_inner()
-            .answers
-            .into_iter()
-            .filter_map(|answer| answer.try_into().ok())
-            .collect()
+        let inquire = async |mut leader: CoordinatorClient<Channel>, request| leader.inquire(request).await;
+        let Ok(reply) = self.forwarder.forward(metadata, request, inquire).await else {
+            return Vec::new();
+        };
+        let parsed = reply.into_inner().answers.into_iter().map(TryInto::try_into);
+        let told: Vec<(TransactionId, InquiryAnswer)> = parsed.collect::<Result<_, _>>().unwrap_or_default();
+        if told.iter().map(|(transaction, _)| transaction).ne(asked.iter()) {
+            // Answers to other questions answer none of ours.
+            return Vec::new();
+        }
+        told.into_iter().map(|(_, answer)| answer).collect()
     }
 }
 
@@ -229,15 +228,15 @@ impl Coordinator for CoordinatorService {
             .into_iter()
             .map(parse)
             .collect::<Result<_, _>>()?;
+        for inquiry in &inquiries {
+            self.check_members(inquiry.members.clone())?;
+        }
         let (mut answers, open) = self.answer_locally(&inquiries)?;
         if !open.is_empty() {
             let asked: Vec<Inquiry> = open.iter().map(|place| inquiries[*place].clone()).collect();
-            for (transaction, answer) in self.ask_leader(&metadata, &asker, asked).await {
-                for place in &open {
-                    if inquiries[*place].transaction == transaction {
-                        answers[*place] = answer.clone();
-                    }
-                }
+            // In the order of the questions: one id may be asked about for two requests.
+            for (place, answer) in open.iter().zip(self.ask_leader(&metadata, &asker, asked).await) {
+                answers[*place] = answer;
             }
         }
         let answers = inquiries

@@ -15,6 +15,7 @@ use tonic::transport::Channel;
 use unanimo_coordinator::{Config, RunError, run};
 use unanimo_core::{Decision, Operation, ParticipantId, Timestamp, TransactionId};
 use unanimo_proto::v1::{self, admin_client::AdminClient, coordinator_client::CoordinatorClient};
+use unanimo_proto::{ErrorReason, reason_of};
 
 #[allow(unused_imports, reason = "each test file uses what it needs")]
 pub(crate) use participant::{Heard, TestParticipant};
@@ -136,7 +137,8 @@ impl TestCluster {
             );
         }
         // Small files, so that a test does not write gigabytes.
-        text += "[raft]\nlog_segment_mib = 8\n";
+        // And patient elections, so that leaders change when a test wants it.
+        text += "[raft]\nlog_segment_mib = 8\nelection_min_ms = 700\nelection_max_ms = 1400\n";
         text += &self.extra;
         Config::parse(&text, Path::new("test.toml")).unwrap()
     }
@@ -203,7 +205,7 @@ impl TestCluster {
         .await
     }
 
-    /// Submits once, to one node.
+    /// Submits to one node, until it knows.
     pub(crate) async fn submit_at(
         &self,
         place: usize,
@@ -211,7 +213,20 @@ impl TestCluster {
         branches: &[(&TestParticipant, &str)],
     ) -> Result<Decision, tonic::Status> {
         let request = submit_request(transaction, branches);
-        let reply = self.coordinator(place).await.submit(request).await?.into_inner();
+        let mut client = self.coordinator(place).await;
+        // On a busy machine leaders may change at any time; initiators then ask again.
+        let reply = eventually("an answer", async || match client.submit(request.clone()).await {
+            Err(error)
+                if matches!(
+                    reason_of(&error),
+                    Some(ErrorReason::NoLeader | ErrorReason::OutcomeUnknown)
+                ) =>
+            {
+                None
+            }
+            answer => Some(answer),
+        });
+        let reply = reply.await?.into_inner();
         assert_eq!(reply.transaction, transaction.to_string());
         Ok(unanimo_proto::Outcome::try_from(reply.outcome).unwrap().0)
     }
