@@ -237,7 +237,8 @@ async fn a_slow_vote_is_asked_for_again() {
     world.recorder.hold(Call::Prepare);
     let mut message = Peer::message(tx, Some("yes"));
     message.remaining = Duration::from_millis(20);
-    let status = peer.prepare_message(&message).await.unwrap_err();
+    let asked = tokio::time::timeout(Duration::from_secs(10), peer.prepare_message(&message)).await;
+    let status = asked.unwrap().unwrap_err();
     assert_eq!((status.code(), reason(&status)), (Code::Unavailable, None));
     world.recorder.release(Call::Prepare);
     // The clock of this world stands, so the deadline has not passed for the branch.
