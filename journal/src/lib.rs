@@ -37,9 +37,11 @@
 //!
 //! Left out: compaction. Space comes back only by releasing whole segments from the front.
 
+mod appender;
 mod disk;
 mod error;
 mod failed;
+mod found;
 mod frame;
 mod inspect;
 mod journal;
@@ -47,11 +49,13 @@ mod keeper;
 mod options;
 mod real_disk;
 mod recovery;
+mod repair;
 mod scan;
 mod segment;
 mod sequence;
 mod simulated_disk;
 mod simulated_file;
+mod simulated_machine;
 mod state;
 mod truncated;
 mod writer;

@@ -8,24 +8,22 @@ use std::error::Error;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
+use crate::appender::Appender;
 use crate::disk::Disk;
 use crate::error::OpenError;
 use crate::failed::Failed;
-use crate::frame::{self, Content, Frame, FrameKind, Place};
+use crate::found::{Found, unusable};
+use crate::frame::{Frame, Place};
 use crate::keeper::Keeper;
-use crate::options::{Options, SEGMENT_BYTES_MAX};
-use crate::scan::{Scan, Scanned, Standing};
-use crate::segment::{self, Named, Names, Segment, Workshop};
+use crate::options::Options;
+use crate::segment::{self, Names, Segment, Workshop};
 use crate::sequence::Sequence;
-use crate::state::{Location, SegmentIndex, Shared, State};
+use crate::state::{SegmentIndex, Shared, State};
 use crate::truncated::Truncated;
-use crate::writer::{Active, Writer};
+use crate::writer::Writer;
 
 /// Takes one record at replay: its position and its payload.
 pub type Replay<'a> = dyn FnMut(Sequence, &[u8]) -> Result<(), Box<dyn Error + Send + Sync>> + 'a;
-
-/// How much is zeroed or written again at once.
-const CHUNK_BYTES: u64 = 1024 * 1024;
 
 pub(crate) fn open(
     disk: Arc<dyn Disk>,
@@ -46,234 +44,6 @@ pub(crate) fn open(
     let journal = Recovered::new(repaired, &workshop)?;
     journal.replay(&options, replay)?;
     Ok(journal.into_parts(options, workshop))
-}
-
-/// The journal as it lies on the disk.
-struct Found {
-    segments: Vec<FoundSegment>,
-    temporaries: Vec<String>,
-    scan: Scan,
-    truncated: Truncated,
-}
-
-struct FoundSegment {
-    index: SegmentIndex,
-    scanned: Scanned,
-}
-
-impl Found {
-    fn read(workshop: &Workshop, options: &Options) -> Result<Found, OpenError> {
-        let (numbers, temporaries) = list(workshop)?;
-        let mut found = Found {
-            segments: Vec::new(),
-            temporaries,
-            scan: Scan::default(),
-            truncated: Truncated::default(),
-        };
-        for number in numbers {
-            let expected = found
-                .segments
-                .last()
-                .map_or(number, |last| last.index.segment.number + 1);
-            if number != expected {
-                return Err(missing(workshop, options, expected, "later segments are there"));
-            }
-            found.read_segment(workshop, options, number)?;
-        }
-        Ok(found)
-    }
-
-    fn read_segment(&mut self, workshop: &Workshop, options: &Options, number: u64) -> Result<(), OpenError> {
-        let (segment, bytes) = load(workshop, options, number)?;
-        segment::check_header(&bytes, number)
-            .map_err(|fault| unusable(options, &segment.name, fault.to_string()))?;
-        let mut records = Vec::new();
-        let truncated = &mut self.truncated;
-        let scanned = self.scan.read(number, &bytes, &mut |place, frame, standing| {
-            if standing != Standing::Lasting || !frame.kind.is_record() {
-                return;
-            }
-            if let (FrameKind::Truncation, Some(after)) = (frame.kind, frame.position()) {
-                truncated.cut(after.next(), frame.sequence);
-            }
-            records.push(Location::new(place.offset, frame.bytes()));
-        });
-        if self.segments.is_empty() && scanned.walked.is_none() {
-            // Its first frame was durable before anything could be appended to it or removed before it.
-            return Err(unusable(
-                options,
-                &segment.name,
-                "its first frame is damaged".to_string(),
-            ));
-        }
-        let first = Sequence::new(self.scan.last.get() + 1 - records.len() as u64);
-        self.segments.push(FoundSegment {
-            index: SegmentIndex {
-                segment,
-                first,
-                records,
-            },
-            scanned,
-        });
-        Ok(())
-    }
-
-    fn refuse_if_lost(&self, options: &Options) -> Result<(), OpenError> {
-        let Some(oldest) = self.segments.first() else {
-            return Ok(());
-        };
-        let names = Names::new(options.name);
-        if let (Some(proof), Some(tail)) = (self.scan.lost(), self.scan.tail) {
-            return Err(OpenError::Damaged {
-                journal: options.name,
-                file: names.segment(tail.place.segment),
-                offset: tail.place.offset,
-                last_good: self.scan.last,
-                proven: proof.sequence,
-                proof_file: names.segment(proof.place.segment),
-                proof_offset: proof.place.offset,
-                repair: options.repair,
-            });
-        }
-        let (number, first) = (oldest.index.segment.number, oldest.index.first);
-        if self.scan.lacks_segments_before(number) {
-            return Err(OpenError::MissingSegment {
-                journal: options.name,
-                file: names.segment(number - 1),
-                reason: format!(
-                    "the oldest segment begins with record {first}, but only those before {} were released",
-                    self.scan.released
-                ),
-                repair: options.repair,
-            });
-        }
-        Ok(())
-    }
-
-    /// Makes the disk agree with what was read: unfinished files go, everything behind the tail becomes zeros, what
-    /// may not be durable is written again, and a seal vouches for it all.
-    ///
-    /// The zeros are written whatever is read there. Those of an earlier opening may count as clean and not be on
-    /// the disk, if its sync failed; then a power loss would bring back what was cut, behind records that were
-    /// acknowledged since.
-    fn repair(self, workshop: &Workshop) -> Result<Found, Failed> {
-        for temporary in &self.temporaries {
-            workshop.attempt("remove", temporary, workshop.disk.remove(temporary))?;
-        }
-        // A segment may have been named just before the last writer died.
-        let newest = self.segments.last().map(|newest| &*newest.index.segment.name);
-        workshop.attempt(
-            "sync the directory of",
-            newest.unwrap_or("the journal"),
-            workshop.disk.sync_directory(),
-        )?;
-        let Some(tail) = self.scan.tail else {
-            return Ok(self);
-        };
-        let unsealed = !self.scan.is_sealed();
-        let mut touched = Vec::new();
-        for found in &self.segments {
-            let segment = &found.index.segment;
-            let behind = segment.number >= tail.place.segment;
-            if let Some(leftover) = found.scanned.leftover.as_ref().filter(|_| behind) {
-                tracing::warn!(
-                    journal = workshop.journal,
-                    file = %segment.name,
-                    from = leftover.start,
-                    until = leftover.end,
-                    last = %self.scan.last,
-                    "cut what remains of writes that were never acknowledged"
-                );
-            }
-            if behind {
-                let in_tail = segment.number == tail.place.segment;
-                let seal = if unsealed {
-                    0
-                } else {
-                    self.seal_frame(tail.place).len() as u64
-                };
-                let from = if in_tail {
-                    tail.place.offset + seal
-                } else {
-                    segment::HEADER_BYTES
-                };
-                zero(workshop, segment, from, segment.length)?;
-            }
-            let written = unsealed && self.write_again(workshop, found)?;
-            if behind || written {
-                touched.push(segment);
-            }
-        }
-        for segment in touched {
-            workshop.attempt("sync", &segment.name, segment.file.sync_data())?;
-        }
-        self.seal(workshop, tail.place)?;
-        Ok(self)
-    }
-
-    /// Writes everything again that is not proven to be durable. A sync that failed in an earlier life may have
-    /// left bytes that can be read, count as clean, and are not on the disk; a sync alone would not help them.
-    fn write_again(&self, workshop: &Workshop, found: &FoundSegment) -> Result<bool, Failed> {
-        let segment = &found.index.segment;
-        let Some((until, _)) = found.scanned.walked else {
-            return Ok(false);
-        };
-        let from = match self.proven_until() {
-            Some(place) if place.segment > segment.number => return Ok(false),
-            Some(place) if place.segment == segment.number => place.offset,
-            Some(_) | None => segment::HEADER_BYTES,
-        };
-        let mut offset = from;
-        while offset < until {
-            let mut bytes = vec![0; (until - offset).min(CHUNK_BYTES) as usize];
-            workshop.attempt("read", &segment.name, segment.file.read_at(&mut bytes, offset))?;
-            workshop.attempt("write", &segment.name, segment.file.write_at(&bytes, offset))?;
-            offset += bytes.len() as u64;
-        }
-        Ok(from < until)
-    }
-
-    /// Where the last record ends that is proven to be durable; nothing if that is before the oldest segment.
-    fn proven_until(&self) -> Option<Place> {
-        let proven = self.scan.proof?.sequence;
-        let index = self.segments.iter().map(|found| &found.index);
-        let index = index
-            .rev()
-            .find(|index| index.first <= proven && proven < index.end())?;
-        let location = index.records[proven.distance_from(index.first)];
-        let offset = u64::from(location.offset) + u64::from(location.bytes);
-        Some(Place {
-            segment: index.segment.number,
-            offset,
-        })
-    }
-
-    fn seal_frame(&self, tail: Place) -> Vec<u8> {
-        let mut bytes = Vec::new();
-        frame::encode(
-            &mut bytes,
-            tail,
-            self.scan.chain,
-            self.scan.last,
-            self.scan.last,
-            Content::Seal,
-        );
-        bytes
-    }
-
-    fn seal(&self, workshop: &Workshop, tail: Place) -> Result<(), Failed> {
-        let Some(active) = self
-            .segments
-            .iter()
-            .find(|found| found.index.segment.number == tail.segment)
-        else {
-            unreachable!("the tail lies in a segment that was read");
-        };
-        let segment = &active.index.segment;
-        let bytes = self.seal_frame(tail);
-        workshop.attempt("write", &segment.name, segment.file.write_at(&bytes, tail.offset))?;
-        workshop.attempt("sync", &segment.name, segment.file.sync_data())
-    }
 }
 
 /// The journal as it goes on.
@@ -389,90 +159,12 @@ impl Recovered {
         let Some(active) = self.index.back() else {
             unreachable!("a journal has a segment")
         };
-        let active = Active {
-            segment: active.segment.clone(),
-            tail: self.tail,
-        };
-        let keeper = Keeper::new(workshop, active.segment.number, self.ready);
+        let active = active.segment.clone();
+        let keeper = Keeper::new(workshop, active.number, self.ready);
+        let appender = Appender::new(options.name, active, self.tail, self.last, self.chain);
         let state = State::new(self.index, self.truncated, self.last, self.released);
         let shared = Arc::new(Shared::new(options, state));
-        let writer = Writer::new(Arc::clone(&shared), keeper, active, self.last, self.chain);
+        let writer = Writer::new(Arc::clone(&shared), keeper, appender);
         (shared, writer)
-    }
-}
-
-/// The numbers of the segments in order, and the names of unfinished ones.
-fn list(workshop: &Workshop) -> Result<(Vec<u64>, Vec<String>), OpenError> {
-    let mut numbers = Vec::new();
-    let mut temporaries = Vec::new();
-    for file in workshop.attempt("list the directory of", "the journal", workshop.disk.list())? {
-        match workshop.names.read(&file) {
-            Named::Segment(number) => numbers.push(number),
-            Named::Temporary => temporaries.push(file),
-            Named::Foreign => {
-                return Err(OpenError::ForeignFile {
-                    journal: workshop.journal,
-                    file,
-                });
-            }
-            Named::Other => {}
-        }
-    }
-    numbers.sort_unstable();
-    temporaries.sort_unstable();
-    Ok((numbers, temporaries))
-}
-
-fn load(workshop: &Workshop, options: &Options, number: u64) -> Result<(Segment, Vec<u8>), OpenError> {
-    let name = workshop.names.segment(number);
-    let file = workshop.attempt("open", &name, workshop.disk.open(&name))?;
-    let length = workshop.attempt("read", &name, file.length())?;
-    if length > SEGMENT_BYTES_MAX {
-        return Err(unusable(
-            options,
-            &name,
-            format!("it is {length} bytes long, more than any segment"),
-        ));
-    }
-    let mut bytes = vec![0; length as usize];
-    workshop.attempt("read", &name, file.read_at(&mut bytes, 0))?;
-    Ok((
-        Segment {
-            number,
-            name: name.into(),
-            file,
-            length,
-        },
-        bytes,
-    ))
-}
-
-fn zero(workshop: &Workshop, segment: &Segment, from: u64, until: u64) -> Result<(), Failed> {
-    let zeros = vec![0; (until - from).min(CHUNK_BYTES) as usize];
-    let mut offset = from;
-    while offset < until {
-        let length = (until - offset).min(CHUNK_BYTES);
-        let result = segment.file.write_at(&zeros[..length as usize], offset);
-        workshop.attempt("write", &segment.name, result)?;
-        offset += length;
-    }
-    Ok(())
-}
-
-fn missing(workshop: &Workshop, options: &Options, number: u64, reason: &str) -> OpenError {
-    OpenError::MissingSegment {
-        journal: options.name,
-        file: workshop.names.segment(number),
-        reason: reason.to_string(),
-        repair: options.repair,
-    }
-}
-
-fn unusable(options: &Options, file: &str, reason: String) -> OpenError {
-    OpenError::UnusableSegment {
-        journal: options.name,
-        file: file.to_string(),
-        reason,
-        repair: options.repair,
     }
 }

@@ -1,11 +1,11 @@
 //! A disk in memory that behaves as badly as a real one may.
 
-use std::collections::BTreeMap;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::disk::{Disk, DiskFile};
 use crate::simulated_file::{Choice, SimulatedFile};
+use crate::simulated_machine::{EntryChange, Machine, is_due};
 
 /// A directory of files in memory, for tests and simulations; clones are the same disk.
 ///
@@ -27,33 +27,6 @@ pub enum Lose {
     Nothing,
     /// They can be read until the next crash but count as clean: no later sync makes them durable. Linux does so.
     Data,
-}
-
-#[derive(Clone, Debug, Default)]
-struct Machine {
-    files: BTreeMap<u64, SimulatedFile>,
-    next_file: u64,
-    /// The directory as programs see it.
-    visible: BTreeMap<String, u64>,
-    /// The directory as a power loss leaves it.
-    durable: BTreeMap<String, u64>,
-    /// What was done to `visible` and not yet to `durable`. Each is whole or not at all.
-    entries: Vec<EntryChange>,
-    /// Handles of an earlier boot are dead.
-    boot: u64,
-    operations: u64,
-    syncs: u64,
-    writes: u64,
-    off_at: Option<u64>,
-    sync_fault: Option<(u64, Lose)>,
-    write_fault: Option<(u64, i32)>,
-}
-
-#[derive(Clone, Debug)]
-enum EntryChange {
-    Set { name: String, file: u64 },
-    Move { from: String, to: String, file: u64 },
-    Unset { name: String },
 }
 
 impl SimulatedDisk {
@@ -189,97 +162,6 @@ impl SimulatedDisk {
             boot,
         })
     }
-}
-
-impl Machine {
-    fn add(&mut self, file: SimulatedFile) -> u64 {
-        self.next_file += 1;
-        self.files.insert(self.next_file, file);
-        self.next_file
-    }
-
-    fn is_off(&self) -> bool {
-        self.off_at.is_some_and(|off_at| self.operations >= off_at)
-    }
-
-    fn check_power(&self) -> io::Result<()> {
-        if self.is_off() {
-            Err(io::Error::other("the machine is off"))
-        } else {
-            Ok(())
-        }
-    }
-
-    fn begin_operation(&mut self) -> io::Result<()> {
-        self.check_power()?;
-        self.operations += 1;
-        Ok(())
-    }
-
-    fn change(&mut self, change: EntryChange) {
-        change.apply(&mut self.visible);
-        self.entries.push(change);
-    }
-
-    /// Decides which changes of names a power loss keeps.
-    fn settle_entries(&mut self, choice: &mut Choice) {
-        let entries = std::mem::take(&mut self.entries);
-        let prefix = choice.below(entries.len() as u64 + 1) as usize;
-        let any = choice.below(2) == 0;
-        for (position, change) in entries.into_iter().enumerate() {
-            let kept = if any {
-                choice.below(2) == 0
-            } else {
-                position < prefix
-            };
-            if kept {
-                change.apply(&mut self.durable);
-            }
-        }
-    }
-
-    fn restart(&mut self) {
-        self.visible = self.durable.clone();
-        let named: Vec<u64> = self.durable.values().copied().collect();
-        self.files.retain(|file, _| named.contains(file));
-        self.boot_again();
-    }
-
-    fn boot_again(&mut self) {
-        self.boot += 1;
-        self.off_at = None;
-        self.sync_fault = None;
-        self.write_fault = None;
-    }
-}
-
-impl EntryChange {
-    fn apply(&self, directory: &mut BTreeMap<String, u64>) {
-        match self {
-            EntryChange::Set { name, file } => {
-                directory.insert(name.clone(), *file);
-            }
-            EntryChange::Move { from, to, file } => {
-                directory.remove(from);
-                directory.insert(to.clone(), *file);
-            }
-            EntryChange::Unset { name } => {
-                directory.remove(name);
-            }
-        }
-    }
-}
-
-/// Counts down to a fault that was set: true when it is due.
-fn is_due<T: Copy>(fault: &mut Option<(u64, T)>) -> Option<T> {
-    let (left, what) = fault.as_mut()?;
-    *left = left.saturating_sub(1);
-    let what = *what;
-    if *left > 0 {
-        return None;
-    }
-    *fault = None;
-    Some(what)
 }
 
 fn not_found(name: &str) -> io::Error {

@@ -5,12 +5,11 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::thread::{self, JoinHandle};
 
+use crate::appender::Appender;
 use crate::failed::Failed;
-use crate::frame::{self, Content, Place};
 use crate::keeper::Keeper;
-use crate::segment::{self, Segment};
 use crate::sequence::Sequence;
-use crate::state::{Callback, Location, Queued, SegmentIndex, Shared};
+use crate::state::{Callback, Queued, SegmentIndex, Shared};
 
 /// The writing end of a journal. It has to run, or nothing that was appended becomes durable.
 ///
@@ -19,41 +18,8 @@ use crate::state::{Callback, Location, Queued, SegmentIndex, Shared};
 pub struct Writer {
     shared: Arc<Shared>,
     keeper: Keeper,
-    active: Active,
-    /// The last record written, durable or not.
-    last: Sequence,
-    /// The checksum of the last lasting frame.
-    chain: u32,
-    /// Segments with bytes that were written after their last sync.
-    unsynced: Vec<Segment>,
-    /// Segments that were left since the last sync and still want their closing seal.
-    left: Vec<Left>,
-    seal: Seal,
+    appender: Appender,
     finished: bool,
-    buffer: Vec<u8>,
-}
-
-/// The segment that is being written.
-pub(crate) struct Active {
-    pub(crate) segment: Segment,
-    /// Where the next frame goes.
-    pub(crate) tail: u64,
-}
-
-/// Where the writing of a full segment ended.
-struct Left {
-    segment: Segment,
-    tail: u64,
-    last: Sequence,
-    chain: u32,
-}
-
-/// The seal at the tail of the active segment.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Seal {
-    Missing,
-    Written,
-    Synced,
 }
 
 /// What one step of the writer did.
@@ -87,25 +53,12 @@ struct Group {
 }
 
 impl Writer {
-    pub(crate) fn new(
-        shared: Arc<Shared>,
-        keeper: Keeper,
-        active: Active,
-        last: Sequence,
-        chain: u32,
-    ) -> Writer {
+    pub(crate) fn new(shared: Arc<Shared>, keeper: Keeper, appender: Appender) -> Writer {
         let mut writer = Writer {
             shared,
             keeper,
-            active,
-            last,
-            chain,
-            unsynced: Vec::new(),
-            left: Vec::new(),
-            // Opening ends with a seal on disk, or with nothing yet to vouch for.
-            seal: Seal::Synced,
+            appender,
             finished: false,
-            buffer: Vec::new(),
         };
         writer.prepare_ahead();
         writer
@@ -179,8 +132,8 @@ impl Writer {
         if !closing && self.keeper.work()? {
             return Ok(Step::Kept);
         }
-        if self.seal == Seal::Missing && self.unsynced.is_empty() {
-            self.write_seal()?;
+        if self.appender.wants_seal() {
+            self.appender.seal()?;
             return Ok(Step::Sealed);
         }
         if !closing {
@@ -204,7 +157,9 @@ impl Writer {
         }
         // A release is written down only when it lets go of a whole segment, and only about records before it.
         // What an earlier release would allow is not enough: the segment that says so may be among those to go.
-        let last = records.last().map_or(self.last, |record| record.sequence);
+        let last = records
+            .last()
+            .map_or(self.appender.last(), |record| record.sequence);
         let release =
             Some(state.released.min(last.next())).filter(|before| state.segments_before(*before) > 0);
         let must_sync = release.is_some() || records.iter().any(|record| record.durable.is_some());
@@ -226,12 +181,15 @@ impl Writer {
             .iter_mut()
             .filter_map(|record| record.durable.take())
             .collect();
-        let written = self.put(&records, release).and_then(|index| {
-            if must_sync {
-                self.sync()?;
-            }
-            Ok(index)
-        });
+        let written = self
+            .appender
+            .put(&records, release, &mut self.keeper)
+            .and_then(|index| {
+                if must_sync {
+                    self.appender.sync()?;
+                }
+                Ok(index)
+            });
         let index = match written {
             Ok(index) => index,
             Err(failed) => return Err((failed, callbacks)),
@@ -245,112 +203,6 @@ impl Writer {
         }
         self.prepare_ahead();
         Ok(must_sync)
-    }
-
-    /// Writes all frames, one write for each segment that they touch, and says where the records stand.
-    fn put(&mut self, records: &[Queued], release: Option<Sequence>) -> Result<Vec<SegmentIndex>, Failed> {
-        let durable = self.shared.lock().durable;
-        self.seal = Seal::Missing;
-        let mut index = vec![self.index_from_here()];
-        let mut start = self.active.tail;
-        self.buffer.clear();
-        let contents = records.iter().map(|record| match record.after {
-            Some(after) => Content::Truncation {
-                after,
-                payload: &record.payload,
-            },
-            None => Content::Record {
-                payload: &record.payload,
-            },
-        });
-        let release = release.map(|before| Content::Release { before });
-        for content in contents.chain(release) {
-            if self.active.tail + content.frame_bytes() + segment::SEAL_BYTES > self.active.segment.length {
-                self.flush(start)?;
-                self.enter_next_segment()?;
-                start = self.active.tail;
-                self.encode(durable, Content::Begin);
-                index.push(self.index_from_here());
-            }
-            let offset = self.active.tail;
-            if !matches!(content, Content::Release { .. }) {
-                self.last = self.last.next();
-                if let Some(segment) = index.last_mut() {
-                    segment.records.push(Location::new(offset, content.frame_bytes()));
-                }
-            }
-            self.encode(durable, content);
-        }
-        self.flush(start)?;
-        assert!(
-            records.last().is_none_or(|record| record.sequence == self.last),
-            "positions have no gap"
-        );
-        Ok(index)
-    }
-
-    fn index_from_here(&self) -> SegmentIndex {
-        SegmentIndex {
-            segment: self.active.segment.clone(),
-            first: self.last.next(),
-            records: Vec::new(),
-        }
-    }
-
-    fn encode(&mut self, durable: Sequence, content: Content<'_>) {
-        let place = Place {
-            segment: self.active.segment.number,
-            offset: self.active.tail,
-        };
-        self.chain = frame::encode(&mut self.buffer, place, self.chain, self.last, durable, content);
-        self.active.tail += content.frame_bytes();
-    }
-
-    /// Writes the frames that have been gathered for the active segment, from `start` on.
-    fn flush(&mut self, start: u64) -> Result<(), Failed> {
-        if self.buffer.is_empty() {
-            return Ok(());
-        }
-        let segment = &self.active.segment;
-        write_at(&self.shared, segment, &self.buffer, start)?;
-        self.buffer.clear();
-        if self
-            .unsynced
-            .last()
-            .is_none_or(|last| last.number != segment.number)
-        {
-            self.unsynced.push(segment.clone());
-        }
-        Ok(())
-    }
-
-    fn enter_next_segment(&mut self) -> Result<(), Failed> {
-        let next = self.keeper.take_after(self.active.segment.number)?;
-        let entered = Active {
-            segment: next,
-            tail: segment::HEADER_BYTES,
-        };
-        let Active { segment, tail } = std::mem::replace(&mut self.active, entered);
-        self.left.push(Left {
-            segment,
-            tail,
-            last: self.last,
-            chain: self.chain,
-        });
-        Ok(())
-    }
-
-    /// Syncs everything written so far.
-    fn sync(&mut self) -> Result<(), Failed> {
-        for segment in self.unsynced.drain(..) {
-            let result = segment.file.sync_data();
-            result.map_err(|error| Failed::new(self.shared.options.name, "sync", &segment.name, error))?;
-        }
-        // The seals of full segments vouch for the segment after them, so they come after its sync.
-        for left in std::mem::take(&mut self.left) {
-            self.write_seal_at(&left.segment, left.tail, left.last, left.chain)?;
-        }
-        Ok(())
     }
 
     fn publish(&mut self, records: &[Queued], index: Vec<SegmentIndex>, durable: bool) {
@@ -370,7 +222,7 @@ impl Writer {
         state.pending.drain(..records.len());
         state.queued_bytes -= records.iter().map(Queued::weight).sum::<usize>();
         if durable {
-            state.durable = self.last;
+            state.durable = self.appender.last();
         }
     }
 
@@ -388,44 +240,15 @@ impl Writer {
 
     /// Has the next segment made before it is needed: zeroing one takes longer than any group should wait.
     fn prepare_ahead(&mut self) {
-        if self.active.tail > self.active.segment.length / 2 {
-            self.keeper.prepare_after(self.active.segment.number);
+        if self.appender.is_half_full() {
+            self.keeper.prepare_after(self.appender.segment());
         }
-    }
-
-    /// Writes a seal at the tail. The next group is written over it.
-    fn write_seal(&mut self) -> Result<(), Failed> {
-        assert!(
-            self.unsynced.is_empty(),
-            "a seal vouches for everything before it"
-        );
-        self.write_seal_at(&self.active.segment, self.active.tail, self.last, self.chain)?;
-        self.seal = Seal::Written;
-        Ok(())
-    }
-
-    fn write_seal_at(&self, segment: &Segment, tail: u64, last: Sequence, chain: u32) -> Result<(), Failed> {
-        let mut bytes = Vec::with_capacity(segment::SEAL_BYTES as usize);
-        let place = Place {
-            segment: segment.number,
-            offset: tail,
-        };
-        frame::encode(&mut bytes, place, chain, last, self.last, Content::Seal);
-        write_at(&self.shared, segment, &bytes, tail)
     }
 
     /// Makes everything durable, the seal included, and ends.
     fn finish(&mut self) -> Result<(), Failed> {
-        self.sync()?;
-        if self.seal == Seal::Missing {
-            self.write_seal()?;
-        }
-        if self.seal == Seal::Written {
-            self.unsynced.push(self.active.segment.clone());
-            self.sync()?;
-            self.seal = Seal::Synced;
-        }
-        self.shared.lock().durable = self.last;
+        self.appender.finish()?;
+        self.shared.lock().durable = self.appender.last();
         self.keeper.stop();
         Ok(())
     }
@@ -438,13 +261,4 @@ impl Drop for Writer {
             self.shared.fail(self.shared.writer_lost(), Vec::new());
         }
     }
-}
-
-fn write_at(shared: &Shared, segment: &Segment, bytes: &[u8], offset: u64) -> Result<(), Failed> {
-    assert!(
-        offset + bytes.len() as u64 <= segment.length,
-        "a write stays inside its segment"
-    );
-    let result = segment.file.write_at(bytes, offset);
-    result.map_err(|error| Failed::new(shared.options.name, "write", &segment.name, error))
 }

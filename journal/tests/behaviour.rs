@@ -217,7 +217,7 @@ fn a_release_inside_a_segment_removes_nothing_and_writes_nothing() {
 fn the_segment_that_records_a_release_is_not_removed_by_it() {
     let disk = SimulatedDisk::new();
     let mut driver = Driver::open(&disk);
-    for size in [2000, 1000, 2000, 1900] {
+    for size in [2000, 1000, 2000, 1700] {
         driver.append(&"x".repeat(size));
     }
     driver.settle();

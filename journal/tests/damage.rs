@@ -289,6 +289,39 @@ fn a_refusal_leaves_the_disk_as_it_was() {
     assert_eq!(image.disk.operations(), before);
 }
 
+#[test]
+fn the_seal_of_a_closed_journal_is_on_the_disk() {
+    let disk = SimulatedDisk::new();
+    let mut driver = Driver::open(&disk);
+    driver.append("one");
+    driver.settle();
+    driver.close();
+    disk.crash_losing_everything();
+    disk.flip_bit(FIRST_SEGMENT, 96 + 32, 0);
+    let error = open(&disk, small()).err().unwrap();
+    assert!(matches!(error, OpenError::Damaged { offset: 96, .. }), "{error}");
+}
+
+#[test]
+fn a_record_of_another_history_is_refused_though_it_fits() {
+    let history = |first: &str, second: &str| {
+        let disk = SimulatedDisk::new();
+        let mut driver = Driver::open(&disk);
+        driver.append(first);
+        driver.append(second);
+        driver.settle();
+        driver.close();
+        disk.contents(FIRST_SEGMENT).unwrap()
+    };
+    let (mut ours, theirs) = (history("one", "two"), history("eno", "owt"));
+    // Their second record has the position and the place of ours, and its own checksum is right.
+    ours[136..176].copy_from_slice(&theirs[136..176]);
+    let disk = SimulatedDisk::new();
+    disk.put(FIRST_SEGMENT, &ours);
+    let error = open(&disk, small()).err().unwrap();
+    assert!(matches!(error, OpenError::Damaged { offset: 136, .. }), "{error}");
+}
+
 /// Two groups that were synced, and no seal after them: the journal died right there.
 fn unsealed() -> SimulatedDisk {
     let disk = SimulatedDisk::new();

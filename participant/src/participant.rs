@@ -237,7 +237,7 @@ impl Participant {
             .unwrap_or_else(PoisonError::into_inner)
             .take();
         let Some(promises) = promises else {
-            // A second recovery would take promises made since for strays.
+            // Whoever is listed as prepared by now may have been promised since, and asks by itself.
             return Ok(());
         };
         let in_doubt = promises.len();

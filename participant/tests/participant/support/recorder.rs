@@ -34,6 +34,7 @@ struct State {
     applied: BTreeMap<TransactionId, u32>,
     /// What it lists as prepared by itself.
     listed: Vec<TransactionId>,
+    listings: usize,
     /// How many calls of a kind are still to fail.
     failing: BTreeMap<Call, (u32, Failure)>,
     wrong: Vec<String>,
@@ -86,6 +87,11 @@ impl Recorder {
 
     pub(crate) fn list_as_prepared(&self, transaction: TransactionId) {
         self.lock().listed.push(transaction);
+    }
+
+    /// How often it was asked for what it keeps prepared.
+    pub(crate) fn listings(&self) -> usize {
+        self.lock().listings
     }
 
     pub(crate) fn holds(&self) -> Vec<TransactionId> {
@@ -253,6 +259,8 @@ impl ResourceManager for Recorder {
     }
 
     async fn prepared(&self) -> Result<Vec<TransactionId>, ResourceError> {
-        Ok(self.lock().listed.clone())
+        let mut state = self.lock();
+        state.listings += 1;
+        Ok(state.listed.clone())
     }
 }
