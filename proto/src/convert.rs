@@ -88,6 +88,18 @@ pub fn transaction_from_wire(text: &str) -> Result<TransactionId, MalformedMessa
     Ok(text.parse()?)
 }
 
+/// A watermark for the wire, where nothing stands for none.
+pub fn watermark_to_wire(watermark: Option<TransactionId>) -> String {
+    watermark.map_or_else(String::new, |watermark| watermark.to_string())
+}
+
+fn watermark_from_wire(text: &str) -> Result<Option<TransactionId>, MalformedMessage> {
+    if text.is_empty() {
+        return Ok(None);
+    }
+    Ok(Some(text.parse()?))
+}
+
 pub(crate) fn participant_from_wire(text: &str) -> Result<ParticipantId, MalformedMessage> {
     if text.is_empty() {
         return Err(MalformedMessage::Missing { field: "participant" });
@@ -230,6 +242,8 @@ pub struct PrepareMessage {
     pub remaining: std::time::Duration,
     /// The leader's term, for logs.
     pub epoch: u64,
+    /// Transactions below it are closed (R7); none if nothing is closed yet.
+    pub watermark: Option<TransactionId>,
 }
 
 impl PrepareMessage {
@@ -244,6 +258,7 @@ impl PrepareMessage {
             operation: self.operation.as_ref().map(Operation::to_shared),
             remaining_ms: u32::try_from(self.remaining.as_millis()).unwrap_or(u32::MAX),
             epoch: self.epoch,
+            watermark: watermark_to_wire(self.watermark),
         }
     }
 }
@@ -265,6 +280,7 @@ impl TryFrom<v1::PrepareRequest> for PrepareMessage {
             operation: message.operation.map(Operation::new),
             remaining: std::time::Duration::from_millis(u64::from(message.remaining_ms)),
             epoch: message.epoch,
+            watermark: watermark_from_wire(&message.watermark)?,
         })
     }
 }
@@ -353,6 +369,8 @@ pub struct CommitMessage {
     pub participant: ParticipantId,
     /// The request that is committed.
     pub request_hash: RequestHash,
+    /// Transactions below it are closed (R7); none if nothing is closed yet.
+    pub watermark: Option<TransactionId>,
 }
 
 impl TryFrom<v1::CommitRequest> for CommitMessage {
@@ -363,6 +381,30 @@ impl TryFrom<v1::CommitRequest> for CommitMessage {
             transaction: transaction_from_wire(&message.transaction)?,
             participant: participant_from_wire(&message.participant)?,
             request_hash: hash_from_wire(&message.request_hash)?,
+            watermark: watermark_from_wire(&message.watermark)?,
+        })
+    }
+}
+
+/// A parsed `Abort` to a participant.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AbortMessage {
+    /// The transaction.
+    pub transaction: TransactionId,
+    /// Whom it is meant for.
+    pub participant: ParticipantId,
+    /// Transactions below it are closed (R7); none if nothing is closed yet.
+    pub watermark: Option<TransactionId>,
+}
+
+impl TryFrom<v1::AbortRequest> for AbortMessage {
+    type Error = MalformedMessage;
+
+    fn try_from(message: v1::AbortRequest) -> Result<Self, MalformedMessage> {
+        Ok(Self {
+            transaction: transaction_from_wire(&message.transaction)?,
+            participant: participant_from_wire(&message.participant)?,
+            watermark: watermark_from_wire(&message.watermark)?,
         })
     }
 }

@@ -39,10 +39,17 @@ pub enum ErrorReason {
     StorageFailed,
     /// The node or cluster is not in a state in which the call makes sense.
     BadState,
+    /// The transaction is older than what is remembered. What became of it is not known any more, and nothing will
+    /// happen under its id again.
+    Expired,
+    /// The time in the transaction's id lies too far ahead of the cluster's clocks.
+    Premature,
+    /// The context of an interactive transaction is damaged, of another cluster, or too old.
+    BadContext,
 }
 
 impl ErrorReason {
-    const ALL: [Self; 14] = [
+    const ALL: [Self; 17] = [
         Self::Malformed,
         Self::WrongCluster,
         Self::WrongTarget,
@@ -57,6 +64,9 @@ impl ErrorReason {
         Self::Recovering,
         Self::StorageFailed,
         Self::BadState,
+        Self::Expired,
+        Self::Premature,
+        Self::BadContext,
     ];
 
     /// The reason as it travels.
@@ -76,12 +86,16 @@ impl ErrorReason {
             Self::Recovering => "RECOVERING",
             Self::StorageFailed => "STORAGE_FAILED",
             Self::BadState => "BAD_STATE",
+            Self::Expired => "EXPIRED",
+            Self::Premature => "PREMATURE",
+            Self::BadContext => "BAD_CONTEXT",
         }
     }
 
     const fn code(self) -> Code {
         match self {
-            Self::Malformed => Code::InvalidArgument,
+            Self::Malformed | Self::BadContext => Code::InvalidArgument,
+            Self::Expired | Self::Premature => Code::OutOfRange,
             Self::UnknownParticipant => Code::NotFound,
             Self::RequestMismatch => Code::AlreadyExists,
             Self::Overloaded => Code::ResourceExhausted,
@@ -105,7 +119,10 @@ impl ErrorReason {
             | Self::UnknownParticipant
             | Self::RequestMismatch
             | Self::Violation
-            | Self::Outdated => true,
+            | Self::Outdated
+            | Self::Expired
+            | Self::Premature
+            | Self::BadContext => true,
             Self::WrongTarget
             | Self::Overloaded
             | Self::NoLeader

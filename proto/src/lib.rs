@@ -12,9 +12,9 @@ mod convert;
 mod error;
 
 pub use convert::{
-    CommitMessage, Inquiry, InquiryAnswer, MalformedMessage, Outcome, PrepareMessage, PrepareVote,
-    Registering, check_cluster, members_from_wire, members_to_wire, operation_branches,
-    transaction_from_wire,
+    AbortMessage, CommitMessage, Inquiry, InquiryAnswer, MalformedMessage, Outcome, PrepareMessage,
+    PrepareVote, Registering, check_cluster, members_from_wire, members_to_wire, operation_branches,
+    transaction_from_wire, watermark_to_wire,
 };
 pub use error::{ERROR_DOMAIN, ErrorReason, definite, reason_of, refusal, retry_after, with_retry_after};
 

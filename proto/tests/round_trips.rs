@@ -178,13 +178,13 @@ proptest! {
     fn prepares_and_votes_survive_the_wire(
         transaction in transaction(), members in members(), request_hash in hash(),
         operation in prop::option::of(any::<Vec<u8>>()), remaining in any::<u32>(), epoch in any::<u64>(),
-        witness in witness(), reason in ".{0,20}"
+        witness in witness(), reason in ".{0,20}", watermark in prop::option::of(transaction())
     ) {
         let cluster = ClusterId::new("demo").unwrap();
         let participant = members.first().unwrap().clone();
         let remaining = std::time::Duration::from_millis(u64::from(remaining));
         let operation = operation.map(Operation::new);
-        let message = PrepareMessage { transaction, participant, members, request_hash, operation, remaining, epoch };
+        let message = PrepareMessage { transaction, participant, members, request_hash, operation, remaining, epoch, watermark };
         prop_assert_eq!(&PrepareMessage::try_from(message.to_wire(&cluster)).unwrap(), &message);
         for (vote, witness) in [(Vote::Yes, Some(witness)), (Vote::ReadOnly, None), (Vote::No { reason }, None)] {
             let vote = PrepareVote { vote, witness };
@@ -268,6 +268,7 @@ fn a_prepare_for_somebody_who_is_no_member_is_refused() {
         operation: None,
         remaining: std::time::Duration::ZERO,
         epoch: 1,
+        watermark: None,
     };
     let error = PrepareMessage::try_from(message.to_wire(&cluster)).unwrap_err();
     assert!(

@@ -134,6 +134,7 @@ impl Participants {
                     participant: to,
                     request_hash,
                     epoch,
+                    watermark: String::new(),
                 };
                 let reply = self
                     .bounded(&address, client.commit(with_deadline(request)))
@@ -147,6 +148,7 @@ impl Participants {
                     transaction: tx,
                     participant: to,
                     epoch,
+                    watermark: String::new(),
                 };
                 let reply = self
                     .bounded(&address, client.abort(with_deadline(request)))

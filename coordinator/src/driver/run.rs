@@ -200,6 +200,7 @@ impl Run {
             operation,
             remaining: Duration::ZERO,
             epoch: self.term,
+            watermark: None,
         };
         let (shared, deadline) = (self.shared.clone(), self.deadline);
         self.calls.push(Box::pin(async move {

@@ -164,6 +164,7 @@ impl Peer {
             operation: operation.map(|text| Operation::new(text.to_owned())),
             remaining: Duration::from_secs(5),
             epoch: 1,
+            watermark: None,
         }
     }
 
@@ -224,6 +225,7 @@ impl Peer {
             participant: NAME.to_owned(),
             request_hash: commit_hash().as_bytes().to_vec().into(),
             epoch: 1,
+            watermark: String::new(),
         }
     }
 
@@ -251,6 +253,7 @@ impl Peer {
             transaction: transaction.to_string(),
             participant: NAME.to_owned(),
             epoch: 1,
+            watermark: String::new(),
         }
     }
 
