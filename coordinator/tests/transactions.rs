@@ -451,3 +451,52 @@ async fn a_participant_that_knows_less_than_before_is_refused() {
     let error = b.register(&cluster, 2, 6).await.unwrap_err();
     assert_eq!(reason_of(&error), Some(ErrorReason::Outdated), "{error}");
 }
+
+/// North votes, comes up again, and registers; then south votes. Says what came of it, and whether north was asked for
+/// what it knows. It is not if its vote was still on its way when it came up again: then it is asked to prepare anew.
+async fn come_up_again_between_vote_and_decision(
+    cluster: &TestCluster,
+    (north, south): (&TestParticipant, &TestParticipant),
+    generation: u64,
+) -> (Decision, bool) {
+    south.change(|south| south.vote = None);
+    let transaction = new_transaction();
+    let branches = [(north, "debit"), (south, "credit")];
+    let submitting = cluster.submit_at(0, transaction, &branches);
+    let coming_up_again = async {
+        south.until_heard(&prepare(transaction, Some("credit"))).await;
+        north.until_heard(&prepare(transaction, Some("debit"))).await;
+        north.register(cluster, generation, 100).await.unwrap();
+        north.change(|north| north.generation = generation);
+        south.change(|south| south.vote = Some(Vote::Yes));
+    };
+    let (outcome, ()) = tokio::join!(submitting, coming_up_again);
+    (
+        outcome.unwrap(),
+        north.heard().contains(&prepare(transaction, None)),
+    )
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_participant_that_comes_up_again_before_the_decision_is_asked_again() {
+    let cluster = TestCluster::start(1).await;
+    let north = TestParticipant::start(&cluster, "north").await;
+    let south = TestParticipant::start(&cluster, "south").await;
+    let generations = &mut (2..);
+    for still_knows in [true, false] {
+        let vote_again = if still_knows {
+            Vote::Yes
+        } else {
+            no("never saw it")
+        };
+        north.change(|north| north.vote_again = Some(vote_again));
+        let outcome = eventually("a vote that is counted before the next life", async || {
+            let generation = generations.next()?;
+            let (outcome, asked_again) =
+                come_up_again_between_vote_and_decision(&cluster, (&north, &south), generation).await;
+            asked_again.then_some(outcome)
+        })
+        .await;
+        assert_eq!(outcome.is_commit(), still_knows, "{outcome}");
+    }
+}

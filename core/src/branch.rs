@@ -220,7 +220,7 @@ impl Branch {
             found,
         };
         let phase = match (self.phase, record) {
-            (phase, Record::Started { .. }) => phase,
+            (phase, Record::Started { .. } | Record::Registered { .. }) => phase,
             (Phase::Unknown, Record::Prepared(_, prepared)) => Phase::Prepared(prepared),
             (Phase::Prepared(_), Record::Prepared(..)) => {
                 return Err(contradiction("Prepared", "Prepared"));

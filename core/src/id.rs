@@ -167,18 +167,44 @@ fn shortened(text: &str) -> String {
     }
 }
 
-/// How many times a participant has started: made durable at each start before anything else is said (R11).
+/// One life of a participant, from a start to the next: made durable at each start before anything else is said
+/// (R11).
+///
+/// The high half counts the starts, so a later life has the greater generation. The low half is random, so two lives
+/// that began from copies of the same data are told apart.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Generation(pub u64);
 
-impl fmt::Display for Generation {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "g{}", self.0)
+impl Generation {
+    /// The life that the n-th start begins. The caller brings the randomness: nothing here is random.
+    pub const fn of_start(start: u32, random: u32) -> Self {
+        Self((start as u64) << 32 | random as u64)
+    }
+
+    /// How often the participant has started, this life included.
+    pub const fn starts(self) -> u32 {
+        (self.0 >> 32) as u32
+    }
+
+    /// The life that begins with the next start.
+    pub fn next(self, random: u32) -> Self {
+        // A start a second lasts for a century.
+        Self::of_start(self.starts().saturating_add(1), random)
     }
 }
 
-/// Where a record stands in a participant's journal. It only rises, so a participant whose journal ends below a
-/// position that a vote once carried has lost records (R11).
+impl fmt::Display for Generation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "g{}", self.starts())?;
+        match self.0 as u32 {
+            0 => Ok(()),
+            random => write!(f, ".{random:08x}"),
+        }
+    }
+}
+
+/// Where a record stands in a participant's journal. It only rises, so a participant whose journal ended below a
+/// position that a vote once carried, when it came up, has lost records (R11).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Position(pub u64);
 
@@ -242,6 +268,15 @@ mod tests {
                 "{text}"
             );
         }
+    }
+
+    #[test]
+    fn a_later_life_has_the_greater_generation_and_a_copy_another_one() {
+        let first = Generation::default().next(u32::MAX);
+        assert_eq!((first.starts(), first.to_string()), (1, "g1.ffffffff".to_owned()));
+        assert!(first < first.next(0));
+        assert_ne!(first.next(7), first.next(8));
+        assert_eq!(Generation::of_start(3, 0).to_string(), "g3");
     }
 
     #[test]

@@ -38,7 +38,7 @@ pub use branch::{
 pub use decision::{AbortReason, Decision, Ignored, Violation};
 pub use hash::RequestHash;
 pub use id::{ClusterId, Generation, IdError, ParticipantId, Position, TransactionId};
-pub use record::{Contradiction, Prepared, Record, recover};
+pub use record::{Contradiction, Prepared, Reach, Record, recover};
 pub use request::{Limits, Members, Operation, Request, RequestError};
 pub use time::Timestamp;
 pub use transaction::{Phase as TransactionPhase, Transaction, TransactionEffect, TransactionInput};

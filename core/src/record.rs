@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use thiserror::Error;
 
-use crate::{Branch, ClusterId, Generation, Members, RequestHash, Timestamp, TransactionId};
+use crate::{Branch, ClusterId, Generation, Members, Position, RequestHash, Timestamp, TransactionId};
 
 /// A promise, as it stands on disk: everything needed to keep it without anybody's help (R3, R6).
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -31,7 +31,13 @@ pub enum Record {
     Started {
         /// The cluster it belongs to, for ever (R11).
         cluster: ClusterId,
-        /// The n.
+        /// The life that begins.
+        generation: Generation,
+    },
+    /// The cluster has confirmed that nothing of the earlier lives is missing. Stands before every promise of this
+    /// life: see [`Reach`].
+    Registered {
+        /// The life that it confirmed.
         generation: Generation,
     },
     /// The branch promised. Durable before anybody hears its Yes.
@@ -65,6 +71,35 @@ pub struct Contradiction {
     pub found: &'static str,
 }
 
+/// How far a participant's memory reached when it came up, as it has to tell the cluster (R11): where its journal
+/// ended before the first start that the cluster has not confirmed.
+///
+/// What a start writes itself must not count: it could stand where lost promises once stood, and make a journal that
+/// was cut short look as long as it ever was. Neither must what earlier starts wrote that were never confirmed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Reach {
+    unconfirmed_from: Option<Position>,
+}
+
+impl Reach {
+    /// Takes the next record of the journal into account.
+    pub fn take(&mut self, position: Position, record: &Record) {
+        match record {
+            Record::Started { .. } => {
+                self.unconfirmed_from
+                    .get_or_insert(Position(position.0.saturating_sub(1)));
+            }
+            Record::Registered { .. } => self.unconfirmed_from = None,
+            Record::Prepared(..) | Record::Committed { .. } | Record::Aborted { .. } => {}
+        }
+    }
+
+    /// What to register with; none if the last start is confirmed.
+    pub fn position(self) -> Option<Position> {
+        self.unconfirmed_from
+    }
+}
+
 /// Folds records, oldest first, into the branches they leave behind. Branches that only ever prepared are in
 /// doubt afterwards: their holds must be taken again before any traffic is accepted (R3).
 pub fn recover(
@@ -73,7 +108,7 @@ pub fn recover(
     let mut branches: BTreeMap<TransactionId, Branch> = BTreeMap::new();
     for record in records {
         let transaction = match &record {
-            Record::Started { .. } => continue,
+            Record::Started { .. } | Record::Registered { .. } => continue,
             Record::Prepared(transaction, _)
             | Record::Committed { transaction, .. }
             | Record::Aborted { transaction, .. } => *transaction,

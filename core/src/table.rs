@@ -58,9 +58,10 @@ pub struct Registration {
 /// its data and is refused instead of believed (R11).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Witness {
-    /// Its start counter.
+    /// The life it is in, or voted in.
     pub generation: Generation,
-    /// The position in its journal.
+    /// In a vote, where the promise stands in its journal. In a registration, where the journal ended when it came up:
+    /// see [`Reach`](crate::Reach). In the table, the highest of either.
     pub position: Position,
 }
 
@@ -119,6 +120,12 @@ pub enum Command {
 pub enum Applied {
     /// The decision that stands: the one proposed, or the one that was there first.
     Decided(DecisionRecord),
+    /// Nothing is recorded: the Commit rests on votes of earlier lives of these participants, which may have come
+    /// back without what they promised. They have to be asked again (R11).
+    Superseded {
+        /// Who.
+        participants: Members,
+    },
     /// The acknowledgement is counted, or was already, or the transaction is not known.
     Acknowledged,
     /// The participant is registered.
@@ -171,6 +178,10 @@ fn decide<V: View>(view: &V, proposal: &Proposal) -> Result<(Vec<Change>, Applie
     if let Some(stored) = view.record(proposal.transaction)? {
         return Ok((Vec::new(), Applied::Decided(stored)));
     }
+    let participants = superseded(view, proposal)?;
+    if !participants.is_empty() {
+        return Ok((Vec::new(), Applied::Superseded { participants }));
+    }
     let record = DecisionRecord {
         decision: proposal.decision.clone(),
         request_hash: proposal.request_hash,
@@ -194,6 +205,22 @@ fn decide<V: View>(view: &V, proposal: &Proposal) -> Result<(Vec<Change>, Applie
         }
     }
     Ok((changes, Applied::Decided(record)))
+}
+
+/// The participants that have come up again since they gave the votes that a Commit rests on. Once superseded a vote
+/// stays so, whatever is applied in between: the table must not depend on how often the log was applied.
+fn superseded<V: View>(view: &V, proposal: &Proposal) -> Result<Members, V::Error> {
+    let mut participants = Members::new();
+    if !proposal.decision.is_commit() {
+        return Ok(participants);
+    }
+    for (participant, witness) in &proposal.witnesses {
+        let known = view.registration(participant)?;
+        if known.is_some_and(|known| witness.generation < known.witness.generation) {
+            participants.insert(participant.clone());
+        }
+    }
+    Ok(participants)
 }
 
 fn acknowledge<V: View>(
@@ -229,7 +256,8 @@ fn register<V: View>(
         ));
     };
     let refused = match new.witness.generation.cmp(&known.witness.generation) {
-        // A start counts up and a journal only grows. Below either, records are missing.
+        // A start counts up, and a journal is as long when its participant comes up as any vote has shown it. Below
+        // either, records are missing.
         Ordering::Less => true,
         Ordering::Greater => new.witness.position < known.witness.position,
         // Repeated. From another address it is a second copy of the data; with a shorter journal it only counted up

@@ -26,6 +26,10 @@ pub enum Phase {
     Deciding {
         /// The decision wanted.
         proposed: Decision,
+        /// The votes it rests on.
+        tally: Tally,
+        /// When the voting phase ends, if votes are wanted again.
+        deadline: Timestamp,
     },
     /// The decision is recorded and on its way to the members.
     Completing {
@@ -59,6 +63,12 @@ pub enum TransactionInput {
     AbortRequested,
     /// The table holds a decision for this id: the one proposed, or one that was there first.
     DecisionRecorded(DecisionRecord),
+    /// The table has not recorded the Commit that was proposed: these members have come up again since they voted, and
+    /// have to say that they still know what they promised (R11).
+    PromisesSuperseded {
+        /// Who.
+        participants: Members,
+    },
     /// A member has made the decision durable.
     Acknowledged {
         /// Who.
@@ -159,8 +169,8 @@ impl Transaction {
             request_hash: record.request_hash,
             members: record.members,
             witnesses: BTreeMap::new(),
-            phase: Phase::Deciding {
-                proposed: decision.clone(),
+            phase: Phase::Ended {
+                decision: decision.clone(),
             },
         };
         let effects = transaction.complete(decision, record.unacknowledged);
@@ -217,6 +227,7 @@ impl Transaction {
             TransactionInput::TimerFired => self.timer_fired(now),
             TransactionInput::AbortRequested => self.abort_requested(now),
             TransactionInput::DecisionRecorded(record) => self.decision_recorded(record),
+            TransactionInput::PromisesSuperseded { participants } => self.promises_superseded(&participants),
             TransactionInput::Acknowledged { participant } => self.acknowledged(participant),
         }
     }
@@ -242,17 +253,10 @@ impl Transaction {
         }
         match tally.verdict() {
             Verdict::Pending => Vec::new(),
-            Verdict::Unanimous => {
-                let bound = tally.bound();
-                self.decide(Decision::Commit, bound, now)
-            }
+            Verdict::Unanimous => self.decide(Decision::Commit, now),
             Verdict::Refused { participant, reason } => {
-                let bound = tally.bound();
-                self.decide(
-                    Decision::Abort(AbortReason::VotedNo { participant, reason }),
-                    bound,
-                    now,
-                )
+                let reason = AbortReason::VotedNo { participant, reason };
+                self.decide(Decision::Abort(reason), now)
             }
         }
     }
@@ -260,12 +264,8 @@ impl Transaction {
     fn timer_fired(&mut self, now: Timestamp) -> Vec<TransactionEffect> {
         match &self.phase {
             Phase::Preparing { tally, .. } => {
-                let (missing, bound) = (tally.missing(), tally.bound());
-                self.decide(
-                    Decision::Abort(AbortReason::DeadlinePassed { missing }),
-                    bound,
-                    now,
-                )
+                let missing = tally.missing();
+                self.decide(Decision::Abort(AbortReason::DeadlinePassed { missing }), now)
             }
             // The deadline bounds the voting phase only. What is proposed may be recorded, and what is recorded
             // is delivered however long it takes.
@@ -277,10 +277,7 @@ impl Transaction {
 
     fn abort_requested(&mut self, now: Timestamp) -> Vec<TransactionEffect> {
         match &self.phase {
-            Phase::Preparing { tally, .. } => {
-                let bound = tally.bound();
-                self.decide(Decision::Abort(AbortReason::Requested), bound, now)
-            }
+            Phase::Preparing { .. } => self.decide(Decision::Abort(AbortReason::Requested), now),
             Phase::Deciding { .. } => vec![TransactionEffect::Ignored(Ignored::AlreadyDeciding)],
             Phase::Completing { decision, .. } | Phase::Ended { decision } => {
                 vec![TransactionEffect::Answer(decision.clone())]
@@ -289,14 +286,15 @@ impl Transaction {
     }
 
     /// Decide before you speak (R2): nothing but the proposal leaves this node.
-    fn decide(
-        &mut self,
-        decision: Decision,
-        unacknowledged: Members,
-        now: Timestamp,
-    ) -> Vec<TransactionEffect> {
+    fn decide(&mut self, decision: Decision, now: Timestamp) -> Vec<TransactionEffect> {
+        let Phase::Preparing { tally, deadline } = &self.phase else {
+            unreachable!("only who collects votes decides, not {:?}", self.phase)
+        };
+        let unacknowledged = tally.bound();
         self.phase = Phase::Deciding {
             proposed: decision.clone(),
+            tally: tally.clone(),
+            deadline: *deadline,
         };
         vec![TransactionEffect::Decide(Proposal {
             transaction: self.id,
@@ -304,7 +302,7 @@ impl Transaction {
             request_hash: self.request_hash,
             members: self.members.clone(),
             unacknowledged,
-            witnesses: std::mem::take(&mut self.witnesses),
+            witnesses: self.witnesses.clone(),
             decided_at: now,
         })]
     }
@@ -327,6 +325,30 @@ impl Transaction {
                 }
             }
         }
+    }
+
+    /// Asks those members again. They know their operations, or lost them with their promises and vote No.
+    fn promises_superseded(&mut self, participants: &Members) -> Vec<TransactionEffect> {
+        let Phase::Deciding {
+            proposed: Decision::Commit,
+            tally,
+            deadline,
+        } = &mut self.phase
+        else {
+            return vec![TransactionEffect::Ignored(Ignored::LateSupersession)];
+        };
+        tally.withdraw(participants);
+        let asked = tally.missing();
+        self.witnesses.retain(|member, _| !asked.contains(member));
+        self.phase = Phase::Preparing {
+            tally: tally.clone(),
+            deadline: *deadline,
+        };
+        let ask = |participant| TransactionEffect::Prepare {
+            participant,
+            operation: None,
+        };
+        asked.into_iter().map(ask).collect()
     }
 
     fn adopt_record(&mut self, record: DecisionRecord) -> Vec<TransactionEffect> {

@@ -77,6 +77,15 @@ impl Tally {
         }
     }
 
+    /// Takes back the votes of these members: what they promised in an earlier life may be lost (R11).
+    pub fn withdraw(&mut self, participants: &Members) {
+        for (member, vote) in &mut self.votes {
+            if participants.contains(member) {
+                *vote = None;
+            }
+        }
+    }
+
     /// What the votes so far add up to.
     pub fn verdict(&self) -> Verdict {
         let mut pending = false;

@@ -3,7 +3,7 @@
 
 #![allow(clippy::unwrap_used)]
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use proptest::collection::{btree_map, btree_set, vec};
 use proptest::prelude::*;
@@ -164,19 +164,37 @@ fn a_decision_raises_what_is_known_of_its_voters_and_only_the_one_that_holds_doe
     let mut table = DecisionTable::new();
     table.apply(&register(1, "a", witness(2, 20)));
     let mut first = decide(1, Decision::Commit);
-    first.witnesses = [(participant(1), witness(1, 25)), (participant(2), witness(1, 1))].into();
+    first.witnesses = [(participant(1), witness(2, 25)), (participant(2), witness(1, 1))].into();
     table.apply(&Command::Decide(first));
-    assert_eq!(
-        held(&table, 1).witness,
-        witness(2, 25),
-        "the highest of both, each for itself"
-    );
+    assert_eq!(held(&table, 1).witness, witness(2, 25));
     let Ok(unknown) = table.registration(&participant(2));
     assert_eq!(unknown, None, "nobody is registered by voting");
     let mut second = decide(1, Decision::Commit);
-    second.witnesses = [(participant(1), witness(9, 99))].into();
+    second.witnesses = [(participant(1), witness(2, 99))].into();
     table.apply(&Command::Decide(second));
     assert_eq!(held(&table, 1).witness, witness(2, 25));
+}
+
+#[test]
+fn a_commit_that_rests_on_a_vote_of_an_earlier_life_is_not_recorded() {
+    let mut table = DecisionTable::new();
+    table.apply(&register(1, "a", witness(3, 20)));
+    let mut proposal = decide(1, Decision::Commit);
+    // Even one that stands where the later life's journal reaches to: it may be another record.
+    proposal.witnesses = [(participant(1), witness(2, 15))].into();
+    let before = table.clone();
+    let refused = table.apply(&Command::Decide(proposal.clone()));
+    assert_eq!(
+        refused,
+        Applied::Superseded {
+            participants: members(&[1])
+        }
+    );
+    assert_eq!(table, before);
+    // An Abort rests on nobody's promise.
+    proposal.decision = Decision::Abort(AbortReason::Requested);
+    let recorded = table.apply(&Command::Decide(proposal));
+    assert!(matches!(recorded, Applied::Decided(_)), "{recorded:?}");
 }
 
 fn commands() -> impl Strategy<Value = Command> {
@@ -218,14 +236,14 @@ fn commands() -> impl Strategy<Value = Command> {
 /// an acknowledgement would count.)
 fn logs() -> impl Strategy<Value = Vec<Command>> {
     vec(commands(), 1..25).prop_map(|mut log| {
-        let mut decided = BTreeSet::new();
-        log.retain(|command| match command {
-            Command::Decide(proposal) => {
-                decided.insert(proposal.transaction);
-                true
+        let mut table = DecisionTable::new();
+        log.retain(|command| {
+            let too_early = matches!(command, Command::Acknowledge { transaction, .. }
+                if !table.records().contains_key(transaction));
+            if !too_early {
+                table.apply(command);
             }
-            Command::Acknowledge { transaction, .. } => decided.contains(transaction),
-            Command::Register { .. } => true,
+            !too_early
         });
         log
     })

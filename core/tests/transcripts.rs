@@ -134,12 +134,14 @@ transcripts! {
     prepare_repeated_while_promising
     prepare_repeated_while_recording
     presumed_abort_is_recorded_first
+    promise_of_an_earlier_life
+    promise_of_an_earlier_life_lost
     proposal_lost_with_its_leader
     read_only_forgotten
     read_only_then_promised
     registration
     registration_of_a_copy
-    registration_of_an_old_copy_not_noticed
+    registration_of_an_old_copy
     registration_outdated
     registration_overtaken_by_a_vote
     same_id_other_request

@@ -31,7 +31,7 @@ const SHARDS: usize = 64;
 pub(crate) struct Branches {
     shards: Vec<Mutex<BTreeMap<TransactionId, Entry>>>,
     pub(crate) options: Arc<ParticipantOptions>,
-    /// Where the record of this start stands.
+    /// This life, and how far the journal reached when it began.
     pub(crate) start: Witness,
     pub(crate) store: Arc<Store>,
     pub(crate) calls: Arc<ResourceCalls>,
@@ -58,7 +58,7 @@ pub(crate) enum Completion {
 /// What a participant takes along to run branches.
 pub(crate) struct Surroundings {
     pub(crate) options: Arc<ParticipantOptions>,
-    /// Where the record of this start stands.
+    /// This life, and how far the journal reached when it began.
     pub(crate) start: Witness,
     pub(crate) store: Arc<Store>,
     pub(crate) calls: ResourceCalls,

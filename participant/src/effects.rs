@@ -113,9 +113,8 @@ impl Branches {
         asker.vote(&answer)
     }
 
-    /// A vote, and of a Yes where its promise stands. Of a promise that has left memory the position is not known.
-    /// That our journal reaches at least to the record of this start is as true, and nothing the registration of this
-    /// start does not say.
+    /// A vote, and of a Yes where its promise stands. Of a promise that has left memory the position is not known. That
+    /// our journal reaches as far as the registration of this life says is as true.
     fn answer(&self, entry: &Entry, vote: Vote) -> PrepareVote {
         let witness = match vote {
             Vote::Yes => {

@@ -111,6 +111,9 @@ pub struct Parts {
     pub clock: Arc<dyn Clock>,
     /// Where the jitter of pauses starts. Two participants with the same seed ask at the same moments.
     pub seed: u64,
+    /// Tells this life from one that began from a copy of the same data (R11). Two starts with the same number are
+    /// taken for one.
+    pub random: u32,
     /// Who writes to the disk.
     pub writing: Writing,
 }

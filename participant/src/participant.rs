@@ -4,7 +4,8 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::timeout;
 use tokio_util::task::TaskTracker;
 use unanimo_client::{Client, ClientOptions};
-use unanimo_core::Generation;
+use unanimo_core::table::Witness;
+use unanimo_core::{Generation, Position};
 use unanimo_journal::RealDisk;
 use unanimo_proto::transport::{Clock, MAX_MESSAGE_BYTES, SystemClock, TcpConnector};
 use unanimo_proto::v1::participant_server::ParticipantServer;
@@ -40,6 +41,7 @@ pub struct Participant {
 struct Inner {
     options: Arc<ParticipantOptions>,
     generation: Generation,
+    reach: Position,
     store: Arc<Store>,
     branches: Arc<Branches>,
     doubts: Arc<Doubts>,
@@ -129,7 +131,8 @@ impl Participant {
             disk: Arc::new(disk),
             table: Arc::clone(&table) as _,
             connector: TcpConnector::shared(),
-            seed: clock.now().unix_ms() ^ u64::from(std::process::id()) << 32,
+            seed: rand::random(),
+            random: rand::random(),
             clock,
             writing: Writing::Threads,
         };
@@ -167,7 +170,12 @@ impl Participant {
             path: options.data.clone(),
             source,
         })?;
-        let start = store.record_start(&options, replayed.generation).await?;
+        let generation = replayed.generation.next(parts.random);
+        store.record_start(&options, generation).await?;
+        let start = Witness {
+            generation,
+            position: replayed.reach,
+        };
         let manager: Arc<dyn AnyResourceManager> = Arc::new(manager);
         let counters = Arc::new(Counters::new());
         let jitter = Arc::new(Jitter::new(parts.seed));
@@ -203,7 +211,8 @@ impl Participant {
         Ok(Self {
             inner: Arc::new(Inner {
                 options,
-                generation: start.generation,
+                generation,
+                reach: start.position,
                 store,
                 branches,
                 doubts,
@@ -261,6 +270,7 @@ impl Participant {
                 client: inner.client.clone(),
                 options: Arc::clone(&inner.options),
                 generation,
+                reach: inner.reach,
                 store: Arc::clone(&inner.store),
                 gate: Arc::clone(&inner.gate),
                 jitter: Arc::clone(&inner.jitter),
@@ -295,7 +305,8 @@ impl Participant {
         .max_encoding_message_size(MAX_MESSAGE_BYTES)
     }
 
-    /// How often this participant has started, this time included.
+    /// This life of the participant: how often it has started, this time included, and what tells it from a life that
+    /// began from a copy of its data.
     pub fn generation(&self) -> Generation {
         self.inner.generation
     }

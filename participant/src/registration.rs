@@ -27,6 +27,8 @@ pub(crate) struct Registrar {
     pub(crate) client: Client,
     pub(crate) options: Arc<ParticipantOptions>,
     pub(crate) generation: Generation,
+    /// Where the journal ended when this life began: see [`Reach`](unanimo_core::Reach).
+    pub(crate) reach: Position,
     pub(crate) store: Arc<Store>,
     pub(crate) gate: Arc<Gate>,
     pub(crate) jitter: Arc<Jitter>,
@@ -46,7 +48,11 @@ impl Registrar {
                 Ok(()) => {
                     let (participant, generation) = (&self.options.name, self.generation);
                     tracing::info!(%participant, %generation, "registered");
-                    return self.gate.register();
+                    // Before the first promise of this life.
+                    return match self.store.record_registration(self.generation) {
+                        Ok(()) => self.gate.register(),
+                        Err(reason) => self.gate.close(reason),
+                    };
                 }
                 Err(CallError::Refused {
                     reason: ErrorReason::Outdated,
@@ -73,8 +79,7 @@ impl Registrar {
                 address: self.options.address.clone(),
                 witness: Witness {
                     generation: self.generation,
-                    // Read anew each time: it has to be at least what any vote has carried.
-                    position: Position(self.store.durable().get()),
+                    position: self.reach,
                 },
             },
         };

@@ -1,8 +1,8 @@
 use std::collections::BTreeMap;
 
 use unanimo_core::{
-    BranchPhase, ClusterId, Contradiction, Finish, Generation, ParticipantId, Prepared, Record,
-    TransactionId, recover,
+    BranchPhase, ClusterId, Contradiction, Finish, Generation, ParticipantId, Position, Prepared, Reach,
+    Record, TransactionId, recover,
 };
 use unanimo_journal::Sequence;
 use unanimo_proto::storage::decode_participant_record;
@@ -29,6 +29,7 @@ pub(crate) struct Replay<'a> {
     unfolded: Vec<(Sequence, Record)>,
     in_doubt: BTreeMap<TransactionId, (Sequence, Prepared)>,
     generation: Generation,
+    reach: Reach,
     last: Sequence,
 }
 
@@ -43,8 +44,10 @@ pub(crate) struct Promise {
 pub(crate) struct Replayed {
     /// In the order of their records.
     pub(crate) in_doubt: Vec<Promise>,
-    /// The last start.
+    /// The last life.
     pub(crate) generation: Generation,
+    /// What to register the next life with.
+    pub(crate) reach: Position,
 }
 
 impl<'a> Replay<'a> {
@@ -60,7 +63,8 @@ impl<'a> Replay<'a> {
             complete: table.complete()?,
             unfolded: Vec::new(),
             in_doubt: BTreeMap::new(),
-            generation: Generation(0),
+            generation: Generation::default(),
+            reach: Reach::default(),
             last: Sequence::BEFORE_FIRST,
         })
     }
@@ -70,6 +74,7 @@ impl<'a> Replay<'a> {
         let (owner, record) =
             decode_participant_record(bytes).map_err(|source| StartError::Unreadable { sequence, source })?;
         self.last = sequence;
+        self.reach.take(Position(sequence.get()), &record);
         match (owner, &record) {
             (Some(owner), Record::Started { cluster, generation }) => {
                 self.check_owner(&owner, cluster)?;
@@ -109,6 +114,7 @@ impl<'a> Replay<'a> {
         Ok(Replayed {
             in_doubt,
             generation: self.generation,
+            reach: self.reach.position().unwrap_or(Position(self.last.get())),
         })
     }
 
@@ -145,7 +151,7 @@ impl<'a> Replay<'a> {
                 Record::Prepared(transaction, _)
                 | Record::Committed { transaction, .. }
                 | Record::Aborted { transaction, .. } => last_record.insert(*transaction, sequence),
-                Record::Started { .. } => None,
+                Record::Started { .. } | Record::Registered { .. } => None,
             };
             records.push(record);
         }

@@ -5,8 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
 use tokio::sync::Notify;
-use unanimo_core::table::Witness;
-use unanimo_core::{Branch, Finish, Generation, ParticipantId, Position, Record};
+use unanimo_core::{Branch, Finish, Generation, ParticipantId, Record};
 use unanimo_journal::{AppendError, Disk, Failed, Journal, OpenError, Options, Sequence, Step, Writer};
 use unanimo_proto::storage::encode_participant_record;
 
@@ -94,21 +93,27 @@ impl Store {
         Ok((store, writer, replayed))
     }
 
-    /// Records the start, the first thing of every life (R11), and says where. Nothing may be said before it is durable.
+    /// Records the start, the first thing of every life (R11). Nothing may be said before it is durable.
     pub(crate) async fn record_start(
         &self,
         options: &ParticipantOptions,
-        last: Generation,
-    ) -> Result<Witness, StartError> {
-        let generation = Generation(last.0 + 1);
+        generation: Generation,
+    ) -> Result<(), StartError> {
         let record = Record::Started {
             cluster: options.cluster.clone(),
             generation,
         };
         let payload = encode_participant_record(&self.name, &record);
-        let sequence = self.journal.append_durable(payload).await?;
-        let position = Position(sequence.get());
-        Ok(Witness { generation, position })
+        self.journal.append_durable(payload).await?;
+        Ok(())
+    }
+
+    /// Records that the cluster has confirmed this life. Stands before every promise of it, so it is durable with the
+    /// first of them.
+    pub(crate) fn record_registration(&self, generation: Generation) -> Result<(), StopReason> {
+        let payload = encode_participant_record(&self.name, &Record::Registered { generation });
+        self.journal.append_lazily(payload).map_err(not_taken)?;
+        Ok(())
     }
 
     /// Writes the record; `durable` hears when it is on disk, on the writer's thread. If it never hears, the
@@ -185,6 +190,7 @@ impl Store {
     }
 
     /// Where the journal ends, as far as it is durable.
+    #[cfg(test)]
     pub(crate) fn durable(&self) -> Sequence {
         self.journal.durable()
     }
@@ -225,7 +231,7 @@ impl Store {
 impl Unremembered {
     fn push(&mut self, sequence: Sequence, record: &Record) {
         let finish = match record {
-            Record::Started { .. } | Record::Prepared(..) => return,
+            Record::Started { .. } | Record::Registered { .. } | Record::Prepared(..) => return,
             Record::Committed {
                 transaction,
                 request_hash,

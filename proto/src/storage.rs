@@ -240,6 +240,9 @@ pub fn encode_participant_record(participant: &ParticipantId, record: &Record) -
             generation: generation.0,
             participant: participant.to_string(),
         }),
+        Record::Registered { generation } => on_disk::Record::Registered(on_disk::Registered {
+            generation: generation.0,
+        }),
         Record::Prepared(transaction, prepared) => on_disk::Record::Prepared(on_disk::Prepared {
             transaction: transaction_to_disk(*transaction),
             cluster: prepared.cluster.to_string(),
@@ -280,6 +283,9 @@ pub fn decode_participant_record(bytes: &[u8]) -> Result<(Option<ParticipantId>,
             };
             return Ok((Some(owner), record));
         }
+        on_disk::Record::Registered(registered) => Record::Registered {
+            generation: Generation(registered.generation),
+        },
         on_disk::Record::Prepared(prepared) => Record::Prepared(
             transaction_from_disk(&prepared.transaction)?,
             Prepared {

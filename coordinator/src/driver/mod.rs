@@ -207,9 +207,15 @@ impl Driver {
             witnesses: BTreeMap::new(),
             decided_at: self.shared.clock.now(),
         };
-        let record = self.shared.decide(proposal).await?;
-        self.shared.resume(transaction, record.clone(), term);
-        Ok(record.decision)
+        match self.shared.decide(proposal).await? {
+            Decided::Record(record) => {
+                self.shared.resume(transaction, record.clone(), term);
+                Ok(record.decision)
+            }
+            Decided::Superseded(participants) => {
+                unreachable!("an Abort rests on no votes, not on those of {participants:?}")
+            }
+        }
     }
 
     /// What is decided, as far as this node has applied; after a read barrier if it leads and knows nothing.
@@ -424,6 +430,12 @@ impl Driver {
     }
 }
 
+/// What came of proposing a decision.
+enum Decided {
+    Record(DecisionRecord),
+    Superseded(Members),
+}
+
 /// What came of asking for a run.
 enum Started {
     New(watch::Receiver<Option<Answer>>),
@@ -467,10 +479,11 @@ impl Shared {
         self.proposer.propose(command).await.map_err(DriverError::from)
     }
 
-    /// Records a decision, and returns the one that stands (R1).
-    async fn decide(&self, proposal: Proposal) -> Result<DecisionRecord, DriverError> {
+    /// Records a decision, and returns what came of it: the one that stands (R1), or who has to vote again (R11).
+    async fn decide(&self, proposal: Proposal) -> Result<Decided, DriverError> {
         match self.propose(Command::Decide(proposal)).await? {
-            Applied::Decided(record) => Ok(record),
+            Applied::Decided(record) => Ok(Decided::Record(record)),
+            Applied::Superseded { participants } => Ok(Decided::Superseded(participants)),
             other => unreachable!("a decision was proposed, the table applied {other:?}"),
         }
     }

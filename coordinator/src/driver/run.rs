@@ -17,7 +17,7 @@ use unanimo_core::{
 use unanimo_proto::{ErrorReason, PrepareMessage};
 
 use super::participants::Participants;
-use super::{Answer, Running, Shared};
+use super::{Answer, Decided, Running, Shared};
 
 /// Inputs from outside that may wait for a run. Only initiators that ask for an abort use it.
 const INBOX: usize = 4;
@@ -155,7 +155,13 @@ impl Run {
                     let shared = self.shared.clone();
                     self.calls.push(Box::pin(async move {
                         match shared.decide(proposal).await {
-                            Ok(record) => Event::Input(TransactionInput::DecisionRecorded(record)),
+                            Ok(Decided::Record(record)) => {
+                                Event::Input(TransactionInput::DecisionRecorded(record))
+                            }
+                            Ok(Decided::Superseded(participants)) => {
+                                tracing::info!(%tx, ?participants, "came up again since they voted, and are asked again");
+                                Event::Input(TransactionInput::PromisesSuperseded { participants })
+                            }
                             Err(error) => {
                                 tracing::info!(%tx, %error, "the decision is left to the next leader");
                                 Event::Lost

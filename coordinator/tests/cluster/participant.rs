@@ -37,6 +37,8 @@ pub(crate) struct Behaviour {
     pub(crate) vote_again: Option<Vote>,
     /// Whether decisions are acknowledged; else refused for now.
     pub(crate) acknowledges: bool,
+    /// The life that it votes in.
+    pub(crate) generation: u64,
 }
 
 #[derive(Clone)]
@@ -62,6 +64,7 @@ impl TestParticipant {
             vote: Some(Vote::Yes),
             vote_again: Some(Vote::Yes),
             acknowledges: true,
+            generation: 1,
         };
         let this = Self {
             name: super::participant(name),
@@ -159,7 +162,7 @@ impl Participant for TestParticipant {
         let vote = waited.unwrap().map(|now| chosen(&now)).unwrap();
         let vote = match vote.unwrap() {
             Vote::Yes => prepare_reply::Vote::Yes(prepare_reply::Yes {
-                generation: 1,
+                generation: self.behaviour.borrow().generation,
                 position: 7,
             }),
             Vote::ReadOnly => prepare_reply::Vote::ReadOnly(prepare_reply::ReadOnly {}),

@@ -195,7 +195,7 @@ impl World {
         let from = self.participant(&participant);
         let witness = Witness {
             generation: from.generation,
-            position: from.journal.end(),
+            position: from.came_up_with,
         };
         let seat = self.coordinator(node).seat;
         let registration = Registration { address, witness };
@@ -246,8 +246,32 @@ impl World {
         if !coordinator.up || coordinator.seat != by {
             return;
         }
-        if let (Command::Decide(proposal), Applied::Decided(record)) = (command, applied) {
-            self.found_in_table(by.node, proposal.transaction, record);
+        match (command, applied) {
+            (Command::Decide(proposal), Applied::Decided(record)) => {
+                self.found_in_table(by.node, proposal.transaction, record);
+            }
+            (Command::Decide(proposal), Applied::Superseded { participants }) => {
+                if let Some(running) = self
+                    .coordinator_mut(by.node)
+                    .running
+                    .get_mut(&proposal.transaction)
+                {
+                    // They are asked for what they know.
+                    running
+                        .operations
+                        .retain(|member, _| !participants.contains(member));
+                }
+                let input = TransactionInput::PromisesSuperseded { participants };
+                self.step_transaction(by.node, proposal.transaction, input);
+            }
+            (
+                Command::Register {
+                    participant,
+                    registration,
+                },
+                Applied::Registered,
+            ) => self.registration_confirmed(participant, registration.witness.generation),
+            _ => {}
         }
     }
 

@@ -271,7 +271,7 @@ impl Event {
 pub(crate) fn coordinator_phase(phase: &TransactionPhase) -> String {
     match phase {
         TransactionPhase::Preparing { .. } => "Preparing".to_owned(),
-        TransactionPhase::Deciding { proposed } => format!("Deciding {proposed}"),
+        TransactionPhase::Deciding { proposed, .. } => format!("Deciding {proposed}"),
         TransactionPhase::Completing { decision, .. } => format!("Completing {decision}"),
         TransactionPhase::Ended { decision } => format!("Ended {decision}"),
     }
@@ -298,6 +298,7 @@ pub(crate) fn branch_phase(phase: &BranchPhase) -> &'static str {
 pub(crate) fn record_line(record: &Record) -> String {
     match record {
         Record::Started { generation, .. } => format!("Started {generation}"),
+        Record::Registered { generation } => format!("Registered {generation}"),
         Record::Prepared(transaction, _) => format!("Prepared {}", transaction_name(*transaction)),
         Record::Committed { transaction, .. } => format!("Committed {}", transaction_name(*transaction)),
         Record::Aborted { transaction, .. } => format!("Aborted {}", transaction_name(*transaction)),
@@ -330,7 +331,7 @@ pub(crate) fn command_line(command: &Command, names: &Names) -> String {
     }
 }
 
-fn applied_line(command: &Command, applied: &Applied, names: &Names) -> String {
+fn applied_line(command: &Command, applied: &Applied, names_of: &Names) -> String {
     match applied {
         Applied::Decided(record) => {
             let Command::Decide(proposal) = command else {
@@ -338,10 +339,10 @@ fn applied_line(command: &Command, applied: &Applied, names: &Names) -> String {
             };
             let held = format!(
                 "{} {}",
-                names.request(proposal.transaction, record.request_hash),
+                names_of.request(proposal.transaction, record.request_hash),
                 record.decision
             );
-            let proposed = command_line(command, names);
+            let proposed = command_line(command, names_of);
             if held == proposed {
                 format!("table holds {held}")
             } else {
@@ -349,11 +350,19 @@ fn applied_line(command: &Command, applied: &Applied, names: &Names) -> String {
             }
         }
         Applied::Acknowledged | Applied::Registered => {
-            format!("table holds {}", command_line(command, names))
+            format!("table holds {}", command_line(command, names_of))
+        }
+        Applied::Superseded { participants } => {
+            let names: Vec<String> = participants.iter().map(ToString::to_string).collect();
+            format!(
+                "table refuses {}: {} came up again since the vote",
+                command_line(command, names_of),
+                names.join(", ")
+            )
         }
         Applied::Outdated { known } => format!(
             "table refuses the {}: it knows {}{} at {}",
-            command_line(command, names),
+            command_line(command, names_of),
             known.witness.generation,
             known.witness.position,
             known.address

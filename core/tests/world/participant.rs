@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use unanimo_core::table::Witness;
 use unanimo_core::{
-    Branch, BranchEffect, BranchInput, Generation, ParticipantId, Position, PrepareRequest, Record,
+    Branch, BranchEffect, BranchInput, Generation, ParticipantId, Position, PrepareRequest, Reach, Record,
     RequestHash, Timestamp, TransactionId, Vote, recover,
 };
 
@@ -66,6 +66,8 @@ pub(crate) struct Participant {
     pub(crate) presence: Presence,
     pub(crate) now: Timestamp,
     pub(crate) generation: Generation,
+    /// How far its memory reached when it came up.
+    pub(crate) came_up_with: Position,
     pub(crate) journal: Journal,
     pub(crate) resource: Resource,
     pub(crate) branches: BTreeMap<TransactionId, Entry>,
@@ -76,7 +78,7 @@ impl Participant {
     /// A participant whose first start is on disk.
     pub(crate) fn new() -> Self {
         let mut journal = Journal::default();
-        let generation = Generation(1);
+        let generation = Generation::of_start(1, 0);
         journal.append(Record::Started {
             cluster: cluster(),
             generation,
@@ -86,6 +88,7 @@ impl Participant {
             presence: Presence::Serving,
             now: Timestamp::from_unix_ms(0),
             generation,
+            came_up_with: Position(0),
             journal,
             resource: Resource::default(),
             branches: BTreeMap::new(),
@@ -209,9 +212,16 @@ impl World {
         let starts = records
             .iter()
             .filter(|record| matches!(record, Record::Started { .. }));
-        let generation = Generation(starts.count() as u64 + 1);
+        let generation = Generation::of_start(starts.count() as u32 + 1, 0);
+        let mut reach = Reach::default();
+        for (place, record) in records.iter().enumerate() {
+            reach.take(Position(place as u64 + 1), record);
+        }
         let participant = self.participant_mut(at);
         participant.generation = generation;
+        // Its own start comes next, and changes nothing if an earlier one is not confirmed either.
+        let end = participant.journal.end();
+        participant.came_up_with = reach.position().unwrap_or(end);
         participant.presence = Presence::Recovering;
         participant.branches = branches
             .into_iter()
@@ -238,6 +248,14 @@ impl World {
             generation,
         };
         self.write(at, started, false);
+    }
+
+    /// The cluster has confirmed a registration, perhaps one of an earlier life.
+    pub(crate) fn registration_confirmed(&mut self, at: &ParticipantId, generation: Generation) {
+        let participant = self.participant(at);
+        if participant.presence == Presence::Serving && participant.generation == generation {
+            self.write(at, Record::Registered { generation }, true);
+        }
     }
 
     fn write(&mut self, at: &ParticipantId, record: Record, lazily: bool) -> Position {

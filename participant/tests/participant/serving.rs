@@ -90,7 +90,7 @@ async fn it_serves_restarts_and_serves_again() {
     recorder.restart();
 
     let served = serve(folder.path(), &coordinator, &recorder).await;
-    assert_eq!(served.participant.generation().0, 2);
+    assert_eq!(served.participant.generation().starts(), 2);
     assert_eq!(recorder.holds(), [in_doubt]);
     let mut client = ParticipantClient::new(served.channel.clone());
     client.commit(Peer::commit_request(committed)).await.unwrap();

@@ -6,6 +6,7 @@ use unanimo_core::Vote;
 use unanimo_journal::{Lose, SimulatedDisk};
 use unanimo_participant::{Participant, StopReason};
 use unanimo_proto::ErrorReason;
+use unanimo_table::MemoryTable;
 
 use crate::support::{Call, Peer, World, eventually, reason, transaction};
 
@@ -243,6 +244,37 @@ async fn an_old_copy_is_stopped_and_has_promised_nothing() {
 }
 
 #[tokio::test]
+async fn what_lives_without_registration_write_does_not_make_an_old_copy_look_complete() {
+    let mut world = World::new();
+    let (participant, peer) = world.start().await;
+    let kept = peer.yes(transaction(1)).await;
+    let copy = world.disk.fork();
+    let lost = peer.yes(transaction(2)).await;
+    participant.shutdown().await;
+    // The copy comes up, finishes what it knows, is never registered, and comes up again.
+    world.disk = copy;
+    world.table = MemoryTable::new();
+    for life in 0..3 {
+        world.crash(0);
+        world.recorder.restart();
+        world.coordinator.refuse_registration(Some(ErrorReason::NoLeader));
+        let attempts = world.coordinator.registrations().len();
+        let participant = world.try_start(world.options()).await.unwrap();
+        if life == 0 {
+            Peer::new(&participant).commit(transaction(1)).await.unwrap();
+        }
+        eventually("an attempt to register", || {
+            world.coordinator.registrations().len() > attempts
+        })
+        .await;
+        let told = world.coordinator.registrations().pop().unwrap();
+        assert_eq!(told.position, kept.position.0, "life {life}");
+        assert!(told.position < lost.position.0);
+        participant.shutdown().await;
+    }
+}
+
+#[tokio::test]
 async fn registering_is_repeated_and_says_where_the_journal_ends() {
     let world = World::new();
     let (participant, peer) = world.start().await;
@@ -266,6 +298,6 @@ async fn registering_is_repeated_and_says_where_the_journal_ends() {
     peer.yes(transaction(2)).await;
     let last = world.coordinator.registrations().pop().unwrap();
     assert_eq!(last.generation, participant.generation().0);
-    assert!(last.position > promise.position.0);
+    assert!(last.position >= promise.position.0);
     assert_eq!(last.address, "127.0.0.1:9");
 }

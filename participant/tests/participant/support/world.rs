@@ -110,6 +110,7 @@ impl World {
             connector: TcpConnector::shared(),
             clock: Arc::new(self.clock.clone()),
             seed: 1,
+            random: 0,
             writing: Writing::Tasks,
         }
     }
