@@ -32,7 +32,8 @@ pub struct Config {
     pub limits: LimitsConfig,
 }
 
-/// Raft's clockwork. A dead leader is replaced after about 1.5 to 2 times `election_max_ms`.
+/// Raft's clockwork. A leader that falls silent is replaced after about 1.5 to 2 times `election_max_ms`; one whose
+/// process dies on a machine that lives, at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct RaftConfig {

@@ -17,7 +17,12 @@ struct Processes {
     folder: TempDir,
     ports: [u16; 3],
     nodes: Vec<Child>,
+    /// The shortest and the longest time without a leader before a node asks for votes, in milliseconds.
+    election_ms: (u64, u64),
 }
+
+/// Patient elections, so that leaders change when a test wants it.
+const PATIENT_MS: (u64, u64) = (700, 1400);
 
 impl Drop for Processes {
     fn drop(&mut self) {
@@ -51,12 +56,17 @@ fn until(what: &str, mut condition: impl FnMut() -> bool) {
 
 impl Processes {
     fn start() -> Self {
+        Self::start_with(PATIENT_MS)
+    }
+
+    fn start_with(election_ms: (u64, u64)) -> Self {
         let folder = TempDir::new().unwrap();
         let ports = [free_port(), free_port(), free_port()];
         let mut this = Self {
             folder,
             ports,
             nodes: Vec::new(),
+            election_ms,
         };
         for node in 1..=3 {
             this.configure(node, &format!("node{node}.toml"), |sample| sample);
@@ -82,9 +92,9 @@ impl Processes {
         }
         let data = format!("\"{}/node", self.folder.path().display());
         text = text.replace("\"unanimo-data/node", &data);
-        // Patient elections, so that leaders change when a test wants it.
-        text = text.replace("election_min_ms = 300", "election_min_ms = 700");
-        text = text.replace("election_max_ms = 600", "election_max_ms = 1400");
+        let (shortest, longest) = self.election_ms;
+        text = text.replace("election_min_ms = 300", &format!("election_min_ms = {shortest}"));
+        text = text.replace("election_max_ms = 600", &format!("election_max_ms = {longest}"));
         std::fs::write(self.file(name), change(text)).unwrap();
     }
 
@@ -176,6 +186,25 @@ fn three_commands_form_a_cluster_that_operators_can_look_at_and_change() {
 }
 
 #[test]
+fn a_leader_whose_process_dies_is_replaced_without_waiting_for_a_timeout() {
+    let shortest = Duration::from_secs(30);
+    let mut cluster = Processes::start_with((30_000, 60_000));
+    let leader = cluster.leader();
+    // Followers know their leader once it has sent them something.
+    let named = format!("leader       {}", leader + 1);
+    until("everybody follows", || {
+        (0..3).all(|place| cluster.status(place).contains(&named))
+    });
+    let killed_at = Instant::now();
+    cluster.nodes[leader].kill().unwrap();
+    cluster.nodes[leader].wait().unwrap();
+    until("another leader", || {
+        (0..3).any(|place| place != leader && cluster.status(place).contains("(leader, term"))
+    });
+    assert!(killed_at.elapsed() < shortest, "{:?}", killed_at.elapsed());
+}
+
+#[test]
 fn a_node_can_be_replaced_by_a_new_one_under_a_new_id() {
     let mut cluster = Processes::start();
     let leader = cluster.leader();
@@ -241,6 +270,7 @@ fn what_is_wrong_is_said_and_the_exit_code_tells() {
         folder: TempDir::new().unwrap(),
         ports: [free_port(), free_port(), free_port()],
         nodes: Vec::new(),
+        election_ms: PATIENT_MS,
     };
     cluster.configure(1, "bad.toml", |sample| {
         sample.replace("heartbeat_ms = 100", "heartbeat_ms = 1000")

@@ -33,6 +33,7 @@ mod convert;
 mod counted_disk;
 mod error;
 mod failure;
+mod leader_watch;
 mod log_records;
 mod log_store;
 mod membership;

@@ -10,7 +10,7 @@ use openraft::errors::{
 };
 use openraft::metrics::WaitError;
 use openraft::{ReadPolicy, ServerState};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{Notify, Semaphore, watch};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use unanimo_core::table::{Applied, Command, DecisionRecord, Registration};
 use unanimo_core::{ParticipantId, TransactionId};
@@ -18,6 +18,7 @@ use unanimo_proto::storage::{decode_registration, encode_commands};
 
 use super::background::{self, WriterHandle};
 use super::failure::Failure;
+use super::leader_watch::LeaderWatch;
 use super::log_store::MAX_APPEND_BYTES;
 use super::network::Network;
 use super::raft_config;
@@ -75,6 +76,7 @@ impl Replica {
     ) -> Result<(Self, RaftService), StartError> {
         let config = raft_config::of(&options)?;
         let (connector, background) = (Arc::clone(&parts.connector), parts.background);
+        let (watching, broken) = (Arc::clone(&connector), Arc::new(Notify::new()));
         let opening = options.clone();
         let opened = background::run(background, move || Storage::open(&opening, parts)).await;
         let (storage, writer) = opened.map_err(StartError::Thread)??;
@@ -107,7 +109,16 @@ impl Replica {
             admitted: Arc::clone(&admitted),
             receiving: Arc::new(Semaphore::new(1)),
             stopping: stopping.clone(),
+            broken: Arc::clone(&broken),
         };
+        let watch = LeaderWatch {
+            cluster: options.cluster.clone(),
+            raft: raft.clone(),
+            connector: watching,
+            broken,
+            stopping: stopping.clone(),
+        };
+        tokio::spawn(watch.run());
         let leadership = watch::Sender::new(Leadership::default());
         let ended = stopping.clone().drop_guard();
         tokio::spawn(follow(

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use futures::stream::{BoxStream, Stream, StreamExt as _};
 use openraft::raft::AppendEntriesRequest;
-use tokio::sync::Semaphore;
+use tokio::sync::{Notify, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 use unanimo_core::ClusterId;
@@ -38,6 +38,8 @@ pub(crate) struct RaftService {
     /// Set when the replica stops or has failed: a stream whose leader says nothing more would keep its connection
     /// open.
     pub(super) stopping: CancellationToken,
+    /// Told when a stream of requests breaks off, as it does when the leader's process dies.
+    pub(super) broken: Arc<Notify>,
 }
 
 /// Why a stream of requests ended before its time.
@@ -73,8 +75,13 @@ impl RaftService {
         stream: Streaming<wire::AppendRequest>,
         refusal: Refusal,
     ) -> impl Stream<Item = AppendEntriesRequest<TypeConfig>> + Send + 'static {
-        let service = self.clone();
+        let (service, broken) = (self.clone(), Arc::clone(&self.broken));
         stream
+            .inspect(move |request| {
+                if request.is_err() {
+                    broken.notify_one();
+                }
+            })
             .take_until(self.stopping.clone().cancelled_owned())
             .map(move |request| request.and_then(|request| service.append_request(request)))
             .scan(refusal, |refusal, request| {
