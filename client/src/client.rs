@@ -98,6 +98,9 @@ impl Client {
         self.until_answered(patience, request, call)
             .await
             .map_err(|unanswered| match unanswered {
+                Unanswered::Refused(ErrorReason::Expired, message) => {
+                    SubmitError::Expired { transaction, message }
+                }
                 Unanswered::Refused(reason, message) => SubmitError::Refused { reason, message },
                 Unanswered::Unknown { waited, last_error } => SubmitError::Unknown {
                     transaction,
@@ -217,7 +220,11 @@ impl Client {
             };
             let reason = unanimo_proto::reason_of(&error);
             tracing::debug!(error = %describe(&error), "an attempt failed");
-            if let Some(reason) = reason.filter(|reason| reason.is_final() && !may_have_started) {
+            // That it is forgotten by now is true whatever earlier attempts did.
+            let refused = |reason: &ErrorReason| {
+                reason.is_final() && (!may_have_started || *reason == ErrorReason::Expired)
+            };
+            if let Some(reason) = reason.filter(refused) {
                 return Err(Unanswered::Refused(reason, error.message().to_owned()));
             }
             // Overload, a missing leader and a refused connection started nothing; of anything else nobody knows.
@@ -227,7 +234,9 @@ impl Client {
             if !matches!(reason, Some(ErrorReason::Overloaded)) {
                 self.nodes.avoid(place);
             }
-            let resume = Instant::now() + unanimo_proto::retry_after(&error).unwrap_or(pause);
+            // A hint of no time at all is no reason to ask without a pause.
+            let hint = unanimo_proto::retry_after(&error).map(|hint| hint.max(self.options.first_pause));
+            let resume = Instant::now() + hint.unwrap_or(pause);
             let final_now = reason.is_some_and(ErrorReason::is_final);
             if resume >= deadline || final_now {
                 return Err(Unanswered::Unknown {

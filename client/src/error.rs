@@ -31,6 +31,15 @@ pub enum SubmitError {
         /// Why, for people.
         message: String,
     },
+    /// The transaction is so old that the cluster has forgotten it. Indefinite: it may have committed or aborted before,
+    /// or never have been seen; nothing will happen under this id any more. Only the participants' own data tells.
+    #[error("the outcome of transaction {transaction} is not known any more: {message}")]
+    Expired {
+        /// The id.
+        transaction: TransactionId,
+        /// How old is too old.
+        message: String,
+    },
     /// Patience ended before an answer came. Indefinite: it may have committed, may still commit, or may never.
     #[error(
         "the outcome of transaction {transaction} is unknown after {waited:?} ({last_error}); \
@@ -51,7 +60,7 @@ impl SubmitError {
     pub fn is_definite(&self) -> bool {
         match self {
             Self::Refused { .. } => true,
-            Self::Unknown { .. } => false,
+            Self::Expired { .. } | Self::Unknown { .. } => false,
         }
     }
 }

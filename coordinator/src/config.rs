@@ -30,6 +30,8 @@ pub struct Config {
     pub raft: RaftConfig,
     /// Bounds (R14).
     pub limits: LimitsConfig,
+    /// What is remembered, and for how long (R7).
+    pub retention: RetentionConfig,
 }
 
 /// Raft's clockwork. A leader that falls silent is replaced after about 1.5 to 2 times `election_max_ms`; one whose
@@ -118,6 +120,44 @@ impl LimitsConfig {
     }
 }
 
+/// What is remembered, and for how long (R7). The same on every node of a cluster.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct RetentionConfig {
+    /// For how long after the time in its id a transaction is remembered. Has to be longer than anybody repeats a
+    /// request: an id that is older is refused.
+    pub window_seconds: u64,
+    /// How far ahead of the cluster's clocks the time in an id may be. Ids ahead of their time are remembered for
+    /// longer.
+    pub future_tolerance_ms: u64,
+}
+
+impl Default for RetentionConfig {
+    fn default() -> Self {
+        // People who repeat by hand come back the next morning; clocks without a time service drift by minutes.
+        Self {
+            window_seconds: 86_400,
+            future_tolerance_ms: 600_000,
+        }
+    }
+}
+
+impl RetentionConfig {
+    pub(crate) fn window(&self) -> Duration {
+        Duration::from_secs(self.window_seconds)
+    }
+
+    /// How often time moves forward. Each time costs one entry in the log, and what is remembered for longer than the
+    /// window is a hundredth of it; of a window so short that it is for tests, a tenth.
+    pub(crate) fn tick(&self) -> Duration {
+        let second = Duration::from_secs(1);
+        if self.window() < second * 100 {
+            return self.window() / 10;
+        }
+        (self.window() / 100).clamp(second, second * 60)
+    }
+}
+
 /// The file as it is written.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -133,6 +173,8 @@ struct File {
     raft: RaftConfig,
     #[serde(default)]
     limits: LimitsConfig,
+    #[serde(default)]
+    retention: RetentionConfig,
 }
 
 #[derive(Deserialize)]
@@ -199,6 +241,7 @@ impl Config {
         check_address(&parsed.listen).map_err(|problem| bad("listen", problem))?;
         check_raft(&parsed.raft).map_err(|(key, problem)| bad(key, problem))?;
         check_limits(&parsed.limits).map_err(|(key, problem)| bad(key, problem))?;
+        check_retention(&parsed.retention).map_err(|(key, problem)| bad(key, problem))?;
         if parsed.data.as_os_str().is_empty() {
             return Err(bad(
                 "data",
@@ -214,6 +257,7 @@ impl Config {
             join: parsed.join,
             raft: parsed.raft,
             limits: parsed.limits,
+            retention: parsed.retention,
         })
     }
 
@@ -294,6 +338,23 @@ fn check_raft(raft: &RaftConfig) -> Result<(), (&'static str, String)> {
     Ok(())
 }
 
+fn check_retention(retention: &RetentionConfig) -> Result<(), (&'static str, String)> {
+    // Ten years: whatever is longer is a slip of the finger.
+    let longest = 10 * 366 * 86_400;
+    if !(1..=longest).contains(&retention.window_seconds) {
+        let problem = format!("{} is not allowed; use 1 to {longest}", retention.window_seconds);
+        return Err(("retention.window_seconds", problem));
+    }
+    if !(1..=86_400_000).contains(&retention.future_tolerance_ms) {
+        let problem = format!(
+            "{} is not allowed; use 1 to 86400000, a day",
+            retention.future_tolerance_ms
+        );
+        return Err(("retention.future_tolerance_ms", problem));
+    }
+    Ok(())
+}
+
 fn check_limits(limits: &LimitsConfig) -> Result<(), (&'static str, String)> {
     let at_least_one = [
         ("limits.in_flight", limits.in_flight),
@@ -367,6 +428,7 @@ mod tests {
             assert_eq!(config.listen, config.address());
             assert_eq!(config.limits, LimitsConfig::default());
             assert_eq!(config.raft, RaftConfig::default());
+            assert_eq!(config.retention, RetentionConfig::default());
         }
     }
 
@@ -433,6 +495,16 @@ mod tests {
                 with("voting_timeout_ms = 10000", "voting_timeout_ms = 99999"),
                 "key limits.voting_timeout_ms",
                 "60000",
+            ),
+            (
+                with("window_seconds = 86400", "window_seconds = 0"),
+                "key retention.window_seconds",
+                "use 1 to",
+            ),
+            (
+                with("future_tolerance_ms = 600000", "future_tolerance_ms = 0"),
+                "key retention.future_tolerance_ms",
+                "a day",
             ),
             (
                 with("members = 64", "members = 65"),

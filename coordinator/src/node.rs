@@ -181,7 +181,7 @@ where
     std::mem::replace(&mut parts.rebuilt, Box::new(|| Ok(())))()?;
     let driver = Driver::start(
         config.cluster.clone(),
-        config.limits,
+        (config.limits, config.retention),
         replica.clone(),
         parts.connector.clone(),
         parts.clock.clone(),
@@ -311,7 +311,6 @@ async fn services(
         limits: config.limits,
         driver: driver.clone(),
         forwarder,
-        clock: parts.clock.clone(),
         ids: parts.ids.clone(),
     };
     let admin = AdminService {
@@ -320,6 +319,7 @@ async fn services(
         replica: replica.clone(),
         driver: driver.clone(),
         admitted,
+        clock: parts.clock.clone(),
     };
     let raft = RaftServer::new(raft)
         .max_decoding_message_size(MAX_MESSAGE_BYTES)

@@ -158,6 +158,13 @@ fn describe(status: &v1::GetStatusReply) -> String {
         "running      {} in flight, {} completing",
         status.in_flight, status.completing
     );
+    if status.cluster_time_unix_ms > 0 {
+        let _ = writeln!(
+            text,
+            "time         {} ms, transactions below {} are closed",
+            status.cluster_time_unix_ms, status.watermark
+        );
+    }
     for node in &status.nodes {
         let kind = if node.voter { "voter" } else { "learner" };
         let _ = writeln!(text, "member       {} at {} ({kind})", node.node, node.address);

@@ -38,6 +38,11 @@ impl TransactionId {
         Self(time | 0x7 << 76 | high | 0b10 << 62 | low)
     }
 
+    /// The smallest id that a clock at `at` makes: every id of an earlier time is below it.
+    pub fn first_at(at: Timestamp) -> Self {
+        Self::new(at, 0)
+    }
+
     /// The 128 bits.
     pub const fn as_u128(self) -> u128 {
         self.0

@@ -1,11 +1,11 @@
-//! The replicated decision table: one write-once register for each transaction (R1), and the participants'
-//! registrations.
+//! The replicated decision table: one write-once register for each transaction (R1), the participants'
+//! registrations, and the watermark below which transactions are closed (R7).
 //!
 //! Every replica applies the same [`Command`]s in the same order with [`apply`] and so holds the same table. The
 //! commands are idempotent and monotone: applying a stretch of the log again, on top of a table that has some of
 //! it already, ends in the same table. So a replica that fell back to an older durable state simply applies
-//! again. That rests on one thing that every leader keeps: it proposes the acknowledgement of a decision only after
-//! the decision.
+//! again. That rests on two things that every leader keeps: it proposes the acknowledgement of a decision only after
+//! the decision, and to forget a transaction only when it has seen the watermark above it.
 
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
@@ -94,6 +94,41 @@ pub struct Proposal {
     pub decided_at: Timestamp,
 }
 
+/// How far the cluster has come in time, and what it has closed (R7). Both only rise.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Horizon {
+    /// The cluster's own time. It never runs ahead of a majority's clocks, and never faster than time passes on the
+    /// leaders' monotonic clocks; so no wall clock can make it jump (R8).
+    pub time: Timestamp,
+    /// Transactions with a smaller id are closed: nothing is decided under them any more, and what is known of them is
+    /// forgotten once no member needs it.
+    pub watermark: TransactionId,
+}
+
+impl Horizon {
+    /// Whether nothing is decided under this id any more.
+    pub fn has_closed(&self, transaction: TransactionId) -> bool {
+        transaction < self.watermark
+    }
+
+    fn highest(self, other: Self) -> Self {
+        Self {
+            time: self.time.max(other.time),
+            watermark: self.watermark.max(other.watermark),
+        }
+    }
+}
+
+impl Default for Horizon {
+    fn default() -> Self {
+        let time = Timestamp::default();
+        Self {
+            time,
+            watermark: TransactionId::first_at(time),
+        }
+    }
+}
+
 /// A change to the table, replicated through the log.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Command {
@@ -113,6 +148,13 @@ pub enum Command {
         /// Where and how far.
         registration: Registration,
     },
+    /// Time has passed.
+    Advance(Horizon),
+    /// Drop what is known of these transactions, if they are closed and no member needs it any more.
+    Forget {
+        /// Which.
+        transactions: Vec<TransactionId>,
+    },
 }
 
 /// What applying a command led to.
@@ -126,8 +168,18 @@ pub enum Applied {
         /// Who.
         participants: Members,
     },
+    /// Nothing is recorded, and nothing is known of this transaction: it is closed (R7). It may have been decided and
+    /// forgotten, or never have been seen.
+    Expired {
+        /// Below which transactions are closed.
+        watermark: TransactionId,
+    },
     /// The acknowledgement is counted, or was already, or the transaction is not known.
     Acknowledged,
+    /// The horizon is at least there.
+    Advanced,
+    /// What may be forgotten of it is.
+    Forgotten,
     /// The participant is registered.
     Registered,
     /// The participant knows less than it once did, and is not registered (R11).
@@ -144,6 +196,10 @@ pub enum Change {
     Record(TransactionId, DecisionRecord),
     /// The registration of a participant.
     Registration(ParticipantId, Registration),
+    /// The horizon.
+    Horizon(Horizon),
+    /// The decision record of a transaction is dropped.
+    Forgotten(TransactionId),
 }
 
 /// Reads the table, wherever it is kept.
@@ -156,6 +212,9 @@ pub trait View {
 
     /// The registration of a participant, if it ever registered.
     fn registration(&self, participant: &ParticipantId) -> Result<Option<Registration>, Self::Error>;
+
+    /// The horizon.
+    fn horizon(&self) -> Result<Horizon, Self::Error>;
 }
 
 /// Applies one command: returns the keys that change, and what to tell who proposed it. Pure but for the reads.
@@ -170,6 +229,8 @@ pub fn apply<V: View>(view: &V, command: &Command) -> Result<(Vec<Change>, Appli
             participant,
             registration,
         } => register(view, participant, registration),
+        Command::Advance(horizon) => advance(view, *horizon),
+        Command::Forget { transactions } => forget(view, transactions),
     }
 }
 
@@ -177,6 +238,12 @@ fn decide<V: View>(view: &V, proposal: &Proposal) -> Result<(Vec<Change>, Applie
     // The first decision applied wins, for ever (R1).
     if let Some(stored) = view.record(proposal.transaction)? {
         return Ok((Vec::new(), Applied::Decided(stored)));
+    }
+    // Below the watermark a missing record says nothing: there may have been one (R7).
+    let horizon = view.horizon()?;
+    if horizon.has_closed(proposal.transaction) {
+        let watermark = horizon.watermark;
+        return Ok((Vec::new(), Applied::Expired { watermark }));
     }
     let participants = superseded(view, proposal)?;
     if !participants.is_empty() {
@@ -235,13 +302,48 @@ fn acknowledge<V: View>(
     record
         .unacknowledged
         .retain(|member| !participants.contains(member));
-    let changed = record.unacknowledged.len() != before;
-    let changes = if changed {
-        vec![Change::Record(transaction, record)]
-    } else {
+    let changes = if record.unacknowledged.len() == before {
         Vec::new()
+    } else if may_be_forgotten(view, transaction, &record)? {
+        // It was kept for this member only.
+        vec![Change::Forgotten(transaction)]
+    } else {
+        vec![Change::Record(transaction, record)]
     };
     Ok((changes, Applied::Acknowledged))
+}
+
+/// A member that is still in doubt about a closed transaction without a record concludes an abort. So a commit is
+/// kept until every member has acknowledged it, and an abort need not be.
+fn may_be_forgotten<V: View>(
+    view: &V,
+    transaction: TransactionId,
+    record: &DecisionRecord,
+) -> Result<bool, V::Error> {
+    Ok(view.horizon()?.has_closed(transaction) && (record.is_ended() || !record.decision.is_commit()))
+}
+
+fn advance<V: View>(view: &V, horizon: Horizon) -> Result<(Vec<Change>, Applied), V::Error> {
+    let known = view.horizon()?;
+    let highest = known.highest(horizon);
+    let changes = if highest == known {
+        Vec::new()
+    } else {
+        vec![Change::Horizon(highest)]
+    };
+    Ok((changes, Applied::Advanced))
+}
+
+fn forget<V: View>(view: &V, transactions: &[TransactionId]) -> Result<(Vec<Change>, Applied), V::Error> {
+    let mut changes = Vec::new();
+    for transaction in transactions {
+        if let Some(record) = view.record(*transaction)?
+            && may_be_forgotten(view, *transaction, &record)?
+        {
+            changes.push(Change::Forgotten(*transaction));
+        }
+    }
+    Ok((changes, Applied::Forgotten))
 }
 
 fn register<V: View>(
@@ -284,6 +386,7 @@ fn register<V: View>(
 pub struct DecisionTable {
     records: BTreeMap<TransactionId, DecisionRecord>,
     registrations: BTreeMap<ParticipantId, Registration>,
+    horizon: Horizon,
 }
 
 impl DecisionTable {
@@ -303,6 +406,8 @@ impl DecisionTable {
                 Change::Registration(participant, registration) => {
                     self.registrations.insert(participant, registration);
                 }
+                Change::Horizon(horizon) => self.horizon = horizon,
+                Change::Forgotten(transaction) => drop(self.records.remove(&transaction)),
             }
         }
         applied
@@ -323,5 +428,9 @@ impl View for DecisionTable {
 
     fn registration(&self, participant: &ParticipantId) -> Result<Option<Registration>, Infallible> {
         Ok(self.registrations.get(participant).cloned())
+    }
+
+    fn horizon(&self) -> Result<Horizon, Infallible> {
+        Ok(self.horizon)
     }
 }

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use proptest::collection::{btree_map, btree_set, vec};
 use proptest::prelude::*;
 use unanimo_core::table::{
-    Applied, Command, DecisionRecord, DecisionTable, Proposal, Registration, View, Witness,
+    Applied, Command, DecisionRecord, DecisionTable, Horizon, Proposal, Registration, View, Witness,
 };
 use unanimo_core::{
     AbortReason, Decision, Generation, Members, ParticipantId, Position, RequestHash, Timestamp,
@@ -197,6 +197,50 @@ fn a_commit_that_rests_on_a_vote_of_an_earlier_life_is_not_recorded() {
     assert!(matches!(recorded, Applied::Decided(_)), "{recorded:?}");
 }
 
+#[test]
+fn what_is_closed_is_forgotten_once_no_member_needs_it_and_refused_for_ever() {
+    let mut table = DecisionTable::new();
+    for (number, decision) in [
+        (1, Decision::Commit),
+        (2, Decision::Commit),
+        (3, Decision::Abort(AbortReason::Requested)),
+        (4, Decision::Commit),
+    ] {
+        table.apply(&Command::Decide(decide(number, decision)));
+    }
+    let everybody = |number| Command::Acknowledge {
+        transaction: transaction(number),
+        participants: members(&[1, 2]),
+    };
+    table.apply(&everybody(1));
+    table.apply(&everybody(4));
+    table.apply(&Command::Advance(closing_below(4)));
+    table.apply(&Command::Forget {
+        transactions: (1..=4).map(transaction).collect(),
+    });
+    let left = |table: &DecisionTable| table.records().keys().copied().collect::<Vec<_>>();
+    // The commit that a member has yet to hear of stays, and so does what is not closed.
+    assert_eq!(left(&table), [transaction(2), transaction(4)]);
+    let again = table.apply(&Command::Decide(decide(
+        1,
+        Decision::Abort(AbortReason::Presumed),
+    )));
+    let watermark = transaction(4);
+    assert_eq!(again, Applied::Expired { watermark });
+    // Neither goes back.
+    table.apply(&Command::Advance(closing_below(1)));
+    let Ok(horizon) = table.horizon();
+    assert_eq!(horizon, closing_below(4));
+    // What is kept is told, however old.
+    let kept = table.apply(&Command::Decide(decide(
+        2,
+        Decision::Abort(AbortReason::Presumed),
+    )));
+    assert!(matches!(kept, Applied::Decided(record) if record.decision.is_commit()));
+    table.apply(&everybody(2));
+    assert_eq!(left(&table), [transaction(4)]);
+}
+
 fn commands() -> impl Strategy<Value = Command> {
     let someone = || (1u8..=3).prop_map(participant);
     let somewhen = || (0u64..4, 0u64..6).prop_map(|(generation, position)| witness(generation, position));
@@ -229,17 +273,33 @@ fn commands() -> impl Strategy<Value = Command> {
         }),
         (1u8..=3, prop_oneof![Just("a"), Just("b")], somewhen())
             .prop_map(|(number, address, witness)| register(number, address, witness)),
+        (1u8..=4).prop_map(|number| Command::Advance(closing_below(number))),
+        btree_set(1u8..=3, 1..3).prop_map(|numbers| Command::Forget {
+            transactions: numbers.into_iter().map(transaction).collect(),
+        }),
     ]
 }
 
-/// Logs as leaders write them: nobody acknowledges what is not decided. (Applied again behind a later decision, such
-/// an acknowledgement would count.)
+/// A horizon below which the transactions with smaller numbers are closed.
+fn closing_below(number: u8) -> Horizon {
+    Horizon {
+        time: Timestamp::from_unix_ms(number.into()),
+        watermark: transaction(number),
+    }
+}
+
+/// Logs as leaders write them: nobody acknowledges what is not decided, or forgets what is not closed. (Applied again
+/// behind a later decision, such an acknowledgement would count.)
 fn logs() -> impl Strategy<Value = Vec<Command>> {
     vec(commands(), 1..25).prop_map(|mut log| {
         let mut table = DecisionTable::new();
         log.retain(|command| {
-            let too_early = matches!(command, Command::Acknowledge { transaction, .. }
-                if !table.records().contains_key(transaction));
+            let Ok(horizon) = table.horizon();
+            let too_early = match command {
+                Command::Acknowledge { transaction, .. } => !table.records().contains_key(transaction),
+                Command::Forget { transactions } => !transactions.iter().all(|id| horizon.has_closed(*id)),
+                Command::Decide(_) | Command::Register { .. } | Command::Advance(_) => false,
+            };
             if !too_early {
                 table.apply(command);
             }
@@ -292,8 +352,12 @@ proptest! {
         for command in &log {
             let before = table.clone();
             table.apply(command);
+            let Ok(horizon) = table.horizon();
             for (id, record) in before.records() {
-                let after = &table.records()[id];
+                let Some(after) = table.records().get(id) else {
+                    prop_assert!(horizon.has_closed(*id), "{id} was forgotten before it was closed");
+                    continue;
+                };
                 prop_assert_eq!(&after.decision, &record.decision);
                 prop_assert_eq!(after.request_hash, record.request_hash);
                 prop_assert!(after.unacknowledged.is_subset(&record.unacknowledged));

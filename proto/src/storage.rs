@@ -4,7 +4,7 @@
 use bytes::Bytes;
 use prost::Message as _;
 use thiserror::Error;
-use unanimo_core::table::{Command, DecisionRecord, Proposal, Registration, Witness};
+use unanimo_core::table::{Command, DecisionRecord, Horizon, Proposal, Registration, Witness};
 use unanimo_core::{
     AbortReason, Branch, BranchPhase, ClusterId, Decision, Finish, Generation, Members, ParticipantId,
     Position, Prepared, Record, Timestamp, TransactionId,
@@ -141,6 +141,30 @@ pub fn decode_registration(bytes: &[u8]) -> Result<Registration, UnreadableRecor
     Ok(registration_from_disk(disk::Registration::decode(bytes)?))
 }
 
+fn horizon_to_disk(horizon: Horizon) -> disk::Horizon {
+    disk::Horizon {
+        time_unix_ms: horizon.time.unix_ms(),
+        watermark: transaction_to_disk(horizon.watermark),
+    }
+}
+
+fn horizon_from_disk(horizon: &disk::Horizon) -> Result<Horizon, MalformedMessage> {
+    Ok(Horizon {
+        time: Timestamp::from_unix_ms(horizon.time_unix_ms),
+        watermark: transaction_from_disk(&horizon.watermark)?,
+    })
+}
+
+/// The horizon as the value of a table.
+pub fn encode_horizon(horizon: Horizon) -> Vec<u8> {
+    horizon_to_disk(horizon).encode_to_vec()
+}
+
+/// The horizon that a table's value holds.
+pub fn decode_horizon(bytes: &[u8]) -> Result<Horizon, UnreadableRecord> {
+    Ok(horizon_from_disk(&disk::Horizon::decode(bytes)?)?)
+}
+
 /// Commands as the payload of one Raft entry.
 pub fn encode_commands(commands: &[Command]) -> Bytes {
     disk::CommandBatch {
@@ -161,7 +185,7 @@ pub fn decode_commands(bytes: Bytes) -> Result<Vec<Command>, UnreadableRecord> {
 }
 
 fn command_to_disk(command: &Command) -> disk::Command {
-    use disk::command::{Acknowledge, Command as Kind, Decide, Register, Witness as DiskWitness};
+    use disk::command::{Acknowledge, Command as Kind, Decide, Forget, Register, Witness as DiskWitness};
     let kind = match command {
         Command::Decide(proposal) => Kind::Decide(Decide {
             transaction: transaction_to_disk(proposal.transaction),
@@ -193,6 +217,10 @@ fn command_to_disk(command: &Command) -> disk::Command {
         } => Kind::Register(Register {
             participant: participant.to_string(),
             registration: Some(registration_to_disk(registration)),
+        }),
+        Command::Advance(horizon) => Kind::Advance(horizon_to_disk(*horizon)),
+        Command::Forget { transactions } => Kind::Forget(Forget {
+            transactions: transactions.iter().copied().map(transaction_to_disk).collect(),
         }),
     };
     disk::Command { command: Some(kind) }
@@ -227,6 +255,14 @@ fn command_from_disk(command: disk::Command) -> Result<Command, MalformedMessage
         Kind::Register(register) => Command::Register {
             participant: participant_from_wire(&register.participant)?,
             registration: registration_from_disk(register.registration.ok_or(missing("registration"))?),
+        },
+        Kind::Advance(horizon) => Command::Advance(horizon_from_disk(&horizon)?),
+        Kind::Forget(forget) => Command::Forget {
+            transactions: forget
+                .transactions
+                .iter()
+                .map(|id| transaction_from_disk(id))
+                .collect::<Result<_, _>>()?,
         },
     })
 }

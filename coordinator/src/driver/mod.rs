@@ -7,6 +7,7 @@
 //! Nothing in memory matters for safety. A leader may lose all of it at any moment: decisions are in the table
 //! (R1, R2), promises are in the participants' journals (R3), and what is neither is asked for again (R6).
 
+mod forgetting;
 mod participants;
 mod proposer;
 mod run;
@@ -22,7 +23,7 @@ use thiserror::Error;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use unanimo_core::table::{Applied, Command, DecisionRecord, Proposal};
+use unanimo_core::table::{Applied, Command, DecisionRecord, Horizon, Proposal};
 use unanimo_core::{
     AbortReason, ClusterId, Decision, Members, ParticipantId, Request, RequestHash, Transaction,
     TransactionEffect, TransactionId, TransactionInput,
@@ -30,8 +31,9 @@ use unanimo_core::{
 use unanimo_proto::transport::{Clock, Connector};
 use unanimo_proto::{Inquiry, InquiryAnswer, Registering};
 
-use crate::config::LimitsConfig;
+use crate::config::{LimitsConfig, RetentionConfig};
 use crate::raft::{ProposeError, Replica};
+use forgetting::{Age, Clocks};
 use participants::Participants;
 use proposer::Proposer;
 use run::Run;
@@ -43,6 +45,11 @@ pub(crate) enum Answer {
     Decided(Decision),
     /// The id belongs to another request.
     Mismatch(RequestHash),
+    /// The transaction was closed before it was decided. It was not decided by this run, and never will be.
+    Expired {
+        /// Below which transactions are closed.
+        watermark: TransactionId,
+    },
     /// This node lost the leadership before it knew. Ask the next leader.
     Lost,
 }
@@ -71,6 +78,26 @@ pub(crate) enum DriverError {
         stored: RequestHash,
         asked: RequestHash,
     },
+    /// The transaction is closed, and there is no record of it (R7).
+    #[error(
+        "transaction {transaction} was begun before {}, and what is older is forgotten: its outcome is not known any \
+         more, and nothing will happen under this id. Whoever repeats for longer needs a longer retention.window_seconds",
+        watermark.timestamp()
+    )]
+    Expired {
+        transaction: TransactionId,
+        watermark: TransactionId,
+    },
+    /// The time in the id is too far ahead: it could not be forgotten when its time has come (R7).
+    #[error(
+        "the time in transaction id {transaction} is {ahead:?} ahead of the cluster's clocks, the limit is {tolerance:?}: \
+         nothing was started; set the clock of whoever made the id"
+    )]
+    Premature {
+        transaction: TransactionId,
+        ahead: Duration,
+        tolerance: Duration,
+    },
     /// The participant runs from an old copy of its data (R11).
     #[error("{0}")]
     Outdated(String),
@@ -92,6 +119,8 @@ struct Shared {
     proposer: Proposer,
     participants: Participants,
     clock: Arc<dyn Clock>,
+    age: Age,
+    clocks: Clocks,
     /// How long a leader goes on without hearing from a majority.
     quorum_patience: Duration,
     /// The term in which this node leads and has applied everything that was decided before; none otherwise.
@@ -121,7 +150,7 @@ impl Driver {
     /// Starts the driver of one node; it works whenever its replica leads.
     pub(crate) fn start(
         cluster: ClusterId,
-        limits: LimitsConfig,
+        (limits, retention): (LimitsConfig, RetentionConfig),
         replica: Replica,
         connector: Arc<dyn Connector>,
         clock: Arc<dyn Clock>,
@@ -131,9 +160,15 @@ impl Driver {
         let stop = CancellationToken::new();
         let shared = Arc::new(Shared {
             proposer: Proposer::start(replica.clone(), &tasks, stop.clone()),
-            participants: Participants::new(cluster, replica.clone(), connector),
+            participants: Participants::new(cluster.clone(), replica.clone(), Arc::clone(&connector)),
             limits,
             replica,
+            age: Age::new(retention, Arc::clone(&clock)),
+            clocks: Clocks {
+                cluster,
+                connector,
+                clock: Arc::clone(&clock),
+            },
             clock,
             quorum_patience,
             ready: watch::Sender::new(None),
@@ -198,6 +233,7 @@ impl Driver {
             let _ = inbox.send(TransactionInput::AbortRequested).await;
             return self.answered(transaction, request_hash, answer).await;
         }
+        self.shared.check_age(transaction)?;
         let proposal = Proposal {
             transaction,
             decision: Decision::Abort(AbortReason::Requested),
@@ -215,6 +251,10 @@ impl Driver {
             Decided::Superseded(participants) => {
                 unreachable!("an Abort rests on no votes, not on those of {participants:?}")
             }
+            Decided::Expired { watermark } => Err(DriverError::Expired {
+                transaction,
+                watermark,
+            }),
         }
     }
 
@@ -224,15 +264,40 @@ impl Driver {
             // Decisions never change, so any replica that has applied one may tell it.
             return Ok(Some(record.decision));
         }
+        // Neither do closed transactions come back.
+        let horizon = self.shared.horizon()?;
+        if horizon.has_closed(transaction) {
+            return Err(DriverError::Expired {
+                transaction,
+                watermark: horizon.watermark,
+            });
+        }
         self.shared.leading()?;
         self.shared.barrier().await?;
         Ok(self.shared.record(transaction)?.map(|record| record.decision))
     }
 
+    /// What this node knows of time.
+    pub(crate) fn horizon(&self) -> Result<Horizon, DriverError> {
+        self.shared.horizon()
+    }
+
+    /// What time a new id says.
+    pub(crate) fn time_of_new_id(&self) -> Result<unanimo_core::Timestamp, DriverError> {
+        Ok(self.shared.age.of_new_id(self.shared.horizon()?))
+    }
+
     /// The decision for a branch in doubt, if this node has applied one.
     pub(crate) fn known_decision(&self, inquiry: &Inquiry) -> Result<Option<Decision>, DriverError> {
-        let record = self.shared.record(inquiry.transaction)?;
-        Ok(record.map(|record| record.decision_for(inquiry.request_hash)))
+        // Looked at first: what is closed by then, and has no record afterwards, has none for good.
+        let horizon = self.shared.horizon()?;
+        if let Some(record) = self.shared.record(inquiry.transaction)? {
+            return Ok(Some(record.decision_for(inquiry.request_hash)));
+        }
+        // A commit is kept until every member has acknowledged it, and the one that asks has not (R7). So if there ever
+        // was a decision, it was an abort; and there will be none, because the transaction is closed.
+        let closed = horizon.has_closed(inquiry.transaction);
+        Ok(closed.then_some(Decision::Abort(AbortReason::Presumed)))
     }
 
     /// Answers branches in doubt. What nobody is running and has no record is taken over: asked again, and decided
@@ -381,6 +446,9 @@ impl Driver {
                     })
                 };
             }
+            if !self.shared.running().contains_key(&transaction) {
+                self.shared.check_age(transaction)?;
+            }
             for participant in members {
                 if self.shared.registration(participant)?.is_none() {
                     return Err(DriverError::UnknownParticipant {
@@ -425,6 +493,10 @@ impl Driver {
                 stored,
                 asked,
             }),
+            Some(Answer::Expired { watermark }) => Err(DriverError::Expired {
+                transaction,
+                watermark,
+            }),
             Some(Answer::Lost) | None => Err(DriverError::Unknown),
         }
     }
@@ -434,6 +506,7 @@ impl Driver {
 enum Decided {
     Record(DecisionRecord),
     Superseded(Members),
+    Expired { watermark: TransactionId },
 }
 
 /// What came of asking for a run.
@@ -471,6 +544,17 @@ impl Shared {
             .map_err(|error| DriverError::StorageFailed(error.to_string()))
     }
 
+    fn horizon(&self) -> Result<Horizon, DriverError> {
+        self.replica
+            .horizon()
+            .map_err(|error| DriverError::StorageFailed(error.to_string()))
+    }
+
+    /// Refuses a transaction without a record that is too old or too far ahead (R7).
+    fn check_age(&self, transaction: TransactionId) -> Result<(), DriverError> {
+        self.age.check(transaction, self.horizon()?)
+    }
+
     async fn barrier(&self) -> Result<(), DriverError> {
         self.replica.read_barrier().await.map_err(DriverError::from)
     }
@@ -484,6 +568,7 @@ impl Shared {
         match self.propose(Command::Decide(proposal)).await? {
             Applied::Decided(record) => Ok(Decided::Record(record)),
             Applied::Superseded { participants } => Ok(Decided::Superseded(participants)),
+            Applied::Expired { watermark } => Ok(Decided::Expired { watermark }),
             other => unreachable!("a decision was proposed, the table applied {other:?}"),
         }
     }

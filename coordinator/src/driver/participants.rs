@@ -7,6 +7,7 @@ use std::time::Duration;
 use tokio::time::{Instant, timeout};
 use tonic::transport::Channel;
 use tonic::{Code, Request, Status};
+use unanimo_core::table::Horizon;
 use unanimo_core::{ClusterId, Decision, ParticipantId, RequestHash, TransactionId, Vote};
 use unanimo_proto::transport::{Connector, MAX_MESSAGE_BYTES};
 use unanimo_proto::v1::{self, participant_client::ParticipantClient};
@@ -125,6 +126,7 @@ impl Participants {
             participant.to_string(),
         );
         let expected = (cluster.clone(), tx.clone(), to.clone());
+        let watermark = unanimo_proto::watermark_to_wire(self.watermark());
         let told = match decision {
             Decision::Commit => {
                 let request_hash = request_hash.as_bytes().to_vec().into();
@@ -134,7 +136,7 @@ impl Participants {
                     participant: to,
                     request_hash,
                     epoch,
-                    watermark: String::new(),
+                    watermark: watermark.clone(),
                 };
                 let reply = self
                     .bounded(&address, client.commit(with_deadline(request)))
@@ -148,7 +150,7 @@ impl Participants {
                     transaction: tx,
                     participant: to,
                     epoch,
-                    watermark: String::new(),
+                    watermark: watermark.clone(),
                 };
                 let reply = self
                     .bounded(&address, client.abort(with_deadline(request)))
@@ -164,6 +166,12 @@ impl Participants {
                 "the acknowledgement is of {told:?}, expected was {expected:?}"
             )))
         }
+    }
+
+    /// Below which transactions are closed, as far as this node has applied; none before anything is.
+    pub(super) fn watermark(&self) -> Option<TransactionId> {
+        let horizon = self.replica.horizon().unwrap_or_default();
+        (horizon != Horizon::default()).then_some(horizon.watermark)
     }
 
     /// The pause before the n-th repetition.

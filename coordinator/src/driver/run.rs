@@ -29,6 +29,10 @@ enum Event {
     Input(TransactionInput),
     /// The decision may or may not be recorded; whoever leads next knows.
     Lost,
+    /// The transaction was closed meanwhile. Members that promised ask, and are told to abort.
+    Expired {
+        watermark: TransactionId,
+    },
     /// A member is away and too much waits for such; the table remembers it.
     Parked,
 }
@@ -130,6 +134,10 @@ impl Run {
                     self.tell(Answer::Lost);
                     return;
                 }
+                Event::Expired { watermark } => {
+                    self.tell(Answer::Expired { watermark });
+                    return;
+                }
                 Event::Parked => return,
             }
         }
@@ -158,6 +166,7 @@ impl Run {
                             Ok(Decided::Record(record)) => {
                                 Event::Input(TransactionInput::DecisionRecorded(record))
                             }
+                            Ok(Decided::Expired { watermark }) => Event::Expired { watermark },
                             Ok(Decided::Superseded(participants)) => {
                                 tracing::info!(%tx, ?participants, "came up again since they voted, and are asked again");
                                 Event::Input(TransactionInput::PromisesSuperseded { participants })
@@ -206,7 +215,7 @@ impl Run {
             operation,
             remaining: Duration::ZERO,
             epoch: self.term,
-            watermark: None,
+            watermark: self.shared.participants.watermark(),
         };
         let (shared, deadline) = (self.shared.clone(), self.deadline);
         self.calls.push(Box::pin(async move {

@@ -7,6 +7,7 @@ use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
 use super::Shared;
+use super::forgetting::forget_as_time_passes;
 use crate::raft::Leadership;
 
 /// How often the leader checks that a quorum still follows it.
@@ -45,7 +46,11 @@ async fn lead_in_every_term(weak: &Weak<Shared>) {
         tracing::info!(term, "leading");
         shared.ready.send_replace(Some(term));
         drop(shared);
-        lead(weak, term, &mut leadership).await;
+        // Forgetting may stop at any point; both only wait for their ends.
+        tokio::select! {
+            () = lead(weak, term, &mut leadership) => {}
+            () = forget_as_time_passes(weak) => {}
+        }
         let Some(shared) = weak.upgrade() else { return };
         shared.ready.send_replace(None);
         tracing::info!(term, "no longer leading");

@@ -12,9 +12,9 @@ use openraft::metrics::WaitError;
 use openraft::{ReadPolicy, ServerState};
 use tokio::sync::{Notify, Semaphore, watch};
 use tokio_util::sync::{CancellationToken, DropGuard};
-use unanimo_core::table::{Applied, Command, DecisionRecord, Registration};
+use unanimo_core::table::{Applied, Command, DecisionRecord, Horizon, Registration};
 use unanimo_core::{ParticipantId, TransactionId};
-use unanimo_proto::storage::{decode_registration, encode_commands};
+use unanimo_proto::storage::{decode_decision_record, decode_registration, encode_commands};
 
 use super::background::{self, WriterHandle};
 use super::failure::Failure;
@@ -26,7 +26,7 @@ use super::service::RaftService;
 use super::state_machine::StateMachine;
 use super::status;
 use super::storage::Storage;
-use super::table_view::{self, REGISTRATIONS, ReadTableError, UNENDED};
+use super::table_view::{self, RECORDS, REGISTRATIONS, ReadTableError, UNENDED};
 use super::type_config::{Commands, TypeConfig};
 use super::{
     Background, Leader, Leadership, ProposeError, ReplicaOptions, ReplicaParts, ReplicaStatus, StartError,
@@ -230,6 +230,45 @@ impl Replica {
         participant: &ParticipantId,
     ) -> Result<Option<Registration>, ReadTableError> {
         table_view::registration(&*self.shared.storage.table, participant)
+    }
+
+    /// How far the cluster has come in time, and what is closed, as far as this node has applied.
+    ///
+    /// # Errors
+    ///
+    /// The table has failed; so has the replica.
+    pub(crate) fn horizon(&self) -> Result<Horizon, ReadTableError> {
+        table_view::horizon(&*self.shared.storage.table)
+    }
+
+    /// Closed transactions that no member needs any more, of the first `limit` after `after`, with the last of those
+    /// looked at; none when there are no more.
+    ///
+    /// # Errors
+    ///
+    /// The table has failed; so has the replica.
+    pub(crate) fn forgettable(
+        &self,
+        after: Option<TransactionId>,
+        limit: usize,
+    ) -> Result<Option<(TransactionId, Vec<TransactionId>)>, ReadTableError> {
+        let table = &*self.shared.storage.table;
+        let until = table_view::record_key(self.horizon()?.watermark);
+        let from = match after {
+            Some(after) => [table_view::record_key(after).as_slice(), &[0]].concat(),
+            None => RECORDS.0.to_vec(),
+        };
+        let mut found = Vec::new();
+        let mut last = None;
+        for (key, value) in table.scan(&from, Some(&until), limit)? {
+            let transaction = table_view::transaction_of(&key)?;
+            let record = decode_decision_record(&value)?;
+            if record.is_ended() || !record.decision.is_commit() {
+                found.push(transaction);
+            }
+            last = Some(transaction);
+        }
+        Ok(last.map(|last| (last, found)))
     }
 
     /// Every participant that this node knows of, in the order of their names.

@@ -13,7 +13,7 @@ use unanimo_table::{Batch, Table, TableError};
 use super::snapshot_file::Pair;
 use super::snapshot_store::SnapshotFile;
 use super::table_view::{
-    APPLIED, INSTALLING, RECORDS, REGISTRATIONS, UNENDED, put_record, transaction_of, unended_key,
+    APPLIED, HORIZON, INSTALLING, RECORDS, REGISTRATIONS, UNENDED, put_record, transaction_of, unended_key,
 };
 
 /// A batch is applied when it adds up to this, in bytes.
@@ -41,7 +41,7 @@ pub(super) fn install(table: &dyn Table, snapshot: &SnapshotFile) -> io::Result<
 
 /// Empties a table.
 pub(super) fn wipe(table: &dyn Table) -> Result<(), TableError> {
-    for (from, until) in [RECORDS, REGISTRATIONS, UNENDED] {
+    for (from, until) in [RECORDS, HORIZON, REGISTRATIONS, UNENDED] {
         loop {
             let page = table.scan(from, Some(until), PAGE)?;
             if page.is_empty() {

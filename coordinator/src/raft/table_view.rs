@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `d` + transaction | its decision record |
 //! | `u` + transaction | nothing: the transaction is decided and some member has yet to acknowledge it |
+//! | `h` | the horizon: how far the cluster has come in time, and below which transaction everything is closed |
 //! | `r` + participant | its registration |
 //! | `m/applied` | how far the log is applied; written in the same batch as what the entries change |
 //! | `m/installing` | a snapshot is replacing the contents; what is here must not be relied on |
@@ -15,11 +16,11 @@ use std::collections::BTreeMap;
 use std::io;
 
 use thiserror::Error;
-use unanimo_core::table::{Change, DecisionRecord, Registration, View};
+use unanimo_core::table::{Change, DecisionRecord, Horizon, Registration, View};
 use unanimo_core::{ParticipantId, TransactionId};
 use unanimo_proto::storage::{
-    UnreadableRecord, decode_decision_record, decode_registration, encode_decision_record,
-    encode_registration,
+    UnreadableRecord, decode_decision_record, decode_horizon, decode_registration, encode_decision_record,
+    encode_horizon, encode_registration,
 };
 use unanimo_table::{Batch, Table, TableError};
 
@@ -27,6 +28,8 @@ pub(super) const APPLIED: &[u8] = b"m/applied";
 pub(super) const INSTALLING: &[u8] = b"m/installing";
 /// The records; their keys go up to `e`.
 pub(super) const RECORDS: (&[u8], &[u8]) = (b"d", b"e");
+/// The horizon; one key.
+pub(super) const HORIZON: (&[u8], &[u8]) = (b"h", b"i");
 /// The registrations.
 pub(super) const REGISTRATIONS: (&[u8], &[u8]) = (b"r", b"s");
 /// What is unfinished.
@@ -102,11 +105,19 @@ pub(super) fn registration(
     Ok(value.map(|value| decode_registration(&value)).transpose()?)
 }
 
+pub(super) fn horizon(table: &dyn Table) -> Result<Horizon, ReadTableError> {
+    let value = table.get(HORIZON.0)?;
+    let horizon = value.map(|value| decode_horizon(&value)).transpose()?;
+    Ok(horizon.unwrap_or_default())
+}
+
 /// The table with changes on top that have yet to go into it.
 pub(super) struct Overlay<'a> {
     table: &'a dyn Table,
-    records: BTreeMap<TransactionId, DecisionRecord>,
+    /// None for one that is forgotten.
+    records: BTreeMap<TransactionId, Option<DecisionRecord>>,
     registrations: BTreeMap<ParticipantId, Registration>,
+    horizon: Option<Horizon>,
     batch: Batch,
     /// No less than what the batch adds up to.
     bytes: usize,
@@ -119,6 +130,7 @@ impl<'a> Overlay<'a> {
             table,
             records,
             registrations,
+            horizon: None,
             batch: Batch::new(),
             bytes: 0,
         }
@@ -131,13 +143,25 @@ impl<'a> Overlay<'a> {
                 let encoded = encode_decision_record(&record);
                 self.bytes += encoded.len() + 64;
                 put_record(&mut self.batch, transaction, encoded, &record);
-                self.records.insert(transaction, record);
+                self.records.insert(transaction, Some(record));
             }
             Change::Registration(participant, registration) => {
                 let encoded = encode_registration(&registration);
                 self.bytes += encoded.len() + 128;
                 self.batch.put(registration_key(&participant), encoded);
                 self.registrations.insert(participant, registration);
+            }
+            Change::Horizon(horizon) => {
+                self.bytes += 64;
+                self.batch.put(HORIZON.0, encode_horizon(horizon));
+                self.horizon = Some(horizon);
+            }
+            Change::Forgotten(transaction) => {
+                self.bytes += 64;
+                self.batch
+                    .remove(record_key(transaction))
+                    .remove(unended_key(transaction));
+                self.records.insert(transaction, None);
             }
         }
     }
@@ -173,7 +197,7 @@ impl View for Overlay<'_> {
 
     fn record(&self, transaction: TransactionId) -> Result<Option<DecisionRecord>, ReadTableError> {
         match self.records.get(&transaction) {
-            Some(record) => Ok(Some(record.clone())),
+            Some(record) => Ok(record.clone()),
             None => record(self.table, transaction),
         }
     }
@@ -183,5 +207,9 @@ impl View for Overlay<'_> {
             Some(registration) => Ok(Some(registration.clone())),
             None => registration(self.table, participant),
         }
+    }
+
+    fn horizon(&self) -> Result<Horizon, ReadTableError> {
+        self.horizon.map_or_else(|| horizon(self.table), Ok)
     }
 }

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use tonic::{Request, Response, Status};
 use unanimo_core::ClusterId;
+use unanimo_proto::transport::Clock;
 use unanimo_proto::v1::{self, admin_server::Admin};
 use unanimo_proto::{ErrorReason, check_cluster, refusal};
 
@@ -19,6 +20,7 @@ pub(crate) struct AdminService {
     pub(crate) replica: Replica,
     pub(crate) driver: Driver,
     pub(crate) admitted: Arc<AtomicBool>,
+    pub(crate) clock: Arc<dyn Clock>,
 }
 
 impl AdminService {
@@ -47,6 +49,7 @@ impl Admin for AdminService {
         let status = self.replica.status();
         let load = self.driver.load();
         let registrations = self.replica.registrations().map_err(Self::bad_state)?;
+        let horizon = self.driver.horizon()?;
         let participant =
             |(name, known): (unanimo_core::ParticipantId, unanimo_core::table::Registration)| {
                 v1::ParticipantStatus {
@@ -91,6 +94,9 @@ impl Admin for AdminService {
             since_quorum_ms: status.since_quorum_ms.unwrap_or_default(),
             waiting_to_form: !self.replica.is_formed() && self.admitted.load(Ordering::Relaxed),
             ready: self.driver.is_ready(),
+            wall_clock_unix_ms: self.clock.now().unix_ms(),
+            cluster_time_unix_ms: horizon.time.unix_ms(),
+            watermark: horizon.watermark.to_string(),
         }))
     }
 

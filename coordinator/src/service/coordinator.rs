@@ -5,7 +5,6 @@ use std::sync::Arc;
 use tonic::transport::Channel;
 use tonic::{Request, Response, Status};
 use unanimo_core::{ClusterId, Decision, Members, ParticipantId, TransactionId};
-use unanimo_proto::transport::Clock;
 use unanimo_proto::v1::coordinator_client::CoordinatorClient;
 use unanimo_proto::v1::{self, coordinator_server::Coordinator};
 use unanimo_proto::{
@@ -27,7 +26,6 @@ pub(crate) struct CoordinatorService {
     pub(crate) limits: LimitsConfig,
     pub(crate) driver: Driver,
     pub(crate) forwarder: Forwarder,
-    pub(crate) clock: Arc<dyn Clock>,
     pub(crate) ids: Arc<dyn IdSource>,
 }
 
@@ -121,7 +119,7 @@ impl Coordinator for CoordinatorService {
 
     async fn begin(&self, request: Request<v1::BeginRequest>) -> Result<Response<v1::BeginReply>, Status> {
         check_cluster(&self.cluster, &request.get_ref().cluster)?;
-        let transaction = TransactionId::new(self.clock.now(), self.ids.random());
+        let transaction = TransactionId::new(self.driver.time_of_new_id()?, self.ids.random());
         Ok(Response::new(v1::BeginReply {
             cluster: self.cluster.to_string(),
             transaction: transaction.to_string(),

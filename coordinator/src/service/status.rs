@@ -24,6 +24,8 @@ impl From<DriverError> for Status {
             }
             DriverError::UnknownParticipant { .. } => refusal(ErrorReason::UnknownParticipant, message),
             DriverError::Mismatch { .. } => refusal(ErrorReason::RequestMismatch, message),
+            DriverError::Expired { .. } => refusal(ErrorReason::Expired, message),
+            DriverError::Premature { .. } => refusal(ErrorReason::Premature, message),
             DriverError::Outdated(_) => refusal(ErrorReason::Outdated, message),
             DriverError::StorageFailed(_) => refusal(ErrorReason::StorageFailed, message),
         }

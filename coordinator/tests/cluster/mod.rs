@@ -5,15 +5,19 @@
 mod participant;
 
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU16, Ordering};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, AtomicU16, Ordering};
 use std::time::Duration;
 
 use tempfile::TempDir;
+use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tonic::transport::Channel;
-use unanimo_coordinator::{Config, RunError, run};
+use tonic::transport::server::TcpIncoming;
+use unanimo_coordinator::{Config, Parts, RunError, run_with};
 use unanimo_core::{Decision, Operation, ParticipantId, Timestamp, TransactionId};
+use unanimo_proto::transport::{Clock, SystemClock};
 use unanimo_proto::v1::{self, admin_client::AdminClient, coordinator_client::CoordinatorClient};
 use unanimo_proto::{ErrorReason, reason_of};
 
@@ -67,6 +71,27 @@ pub(crate) struct TestCluster {
     ports: Vec<u16>,
     extra: String,
     nodes: Vec<Option<RunningNode>>,
+    clocks: Vec<Arc<ShiftedClock>>,
+}
+
+/// A wall clock that a test can set.
+#[derive(Default)]
+pub(crate) struct ShiftedClock {
+    shift_ms: AtomicI64,
+}
+
+impl ShiftedClock {
+    /// Shows this much more than the real one from now on.
+    pub(crate) fn shift(&self, milliseconds: i64) {
+        self.shift_ms.store(milliseconds, Ordering::SeqCst);
+    }
+}
+
+impl Clock for ShiftedClock {
+    fn now(&self) -> Timestamp {
+        let real = SystemClock::shared().now().unix_ms();
+        Timestamp::from_unix_ms(real.saturating_add_signed(self.shift_ms.load(Ordering::SeqCst)))
+    }
 }
 
 struct RunningNode {
@@ -104,7 +129,12 @@ impl TestCluster {
             ports,
             extra: extra.to_owned(),
             nodes,
+            clocks: (0..size).map(|_| Arc::default()).collect(),
         }
+    }
+
+    pub(crate) fn clock(&self, place: usize) -> &ShiftedClock {
+        &self.clocks[place]
     }
 
     pub(crate) fn data(&self, place: usize) -> PathBuf {
@@ -146,9 +176,9 @@ impl TestCluster {
     pub(crate) fn start_node(&mut self, place: usize) {
         assert!(self.nodes[place].is_none(), "node {place} runs already");
         let (stop, stopped) = oneshot::channel();
-        let config = self.config(place);
+        let (config, clock) = (self.config(place), Arc::clone(&self.clocks[place]));
         let task = tokio::spawn(async move {
-            let result = run(config, async move { drop(stopped.await) }).await;
+            let result = run_with_clock(config, clock, async move { drop(stopped.await) }).await;
             if let Err(error) = &result {
                 // The test that waits for this node sees only that nothing happens.
                 eprintln!("node {}: {error}", place + 1);
@@ -230,6 +260,20 @@ impl TestCluster {
         assert_eq!(reply.transaction, transaction.to_string());
         Ok(unanimo_proto::Outcome::try_from(reply.outcome).unwrap().0)
     }
+}
+
+/// What `run` does, with another clock.
+async fn run_with_clock(
+    config: Config,
+    clock: Arc<ShiftedClock>,
+    shutdown: impl Future<Output = ()> + Send + 'static,
+) -> Result<(), RunError> {
+    let listener = TcpListener::bind(&config.listen).await.unwrap();
+    let parts = Parts {
+        clock,
+        ..Parts::real(&config)?
+    };
+    run_with(config, parts, TcpIncoming::from(listener), shutdown).await
 }
 
 pub(crate) fn submit_request(

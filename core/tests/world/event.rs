@@ -328,6 +328,11 @@ pub(crate) fn command_line(command: &Command, names: &Names) -> String {
             "registration of {participant} at {} as {}{}",
             registration.address, registration.witness.generation, registration.witness.position
         ),
+        Command::Advance(horizon) => format!("watermark {}", transaction_name(horizon.watermark)),
+        Command::Forget { transactions } => {
+            let names: Vec<String> = transactions.iter().map(|id| transaction_name(*id)).collect();
+            format!("{} forgotten", names.join(", "))
+        }
     }
 }
 
@@ -349,7 +354,8 @@ fn applied_line(command: &Command, applied: &Applied, names_of: &Names) -> Strin
                 format!("table keeps {held} against {proposed}")
             }
         }
-        Applied::Acknowledged | Applied::Registered => {
+        Applied::Expired { .. } => format!("table refuses {}: it is closed", command_line(command, names_of)),
+        Applied::Acknowledged | Applied::Registered | Applied::Advanced | Applied::Forgotten => {
             format!("table holds {}", command_line(command, names_of))
         }
         Applied::Superseded { participants } => {

@@ -1,0 +1,268 @@
+//! Closing and forgetting old transactions (R7), by a time that no clock can move (R8).
+//!
+//! The cluster keeps a time of its own in the table. The leader moves it forward now and then, but never past what a
+//! majority's wall clocks say, and never by more than has passed on its own monotonic clock since it last did. So a
+//! wall clock that jumps forward, or all of them, closes nothing early; and while nobody leads the time stands still,
+//! which only makes the cluster remember for longer.
+//!
+//! What is older than the window by that time is closed: nothing is decided under those ids any more, and their
+//! records are dropped, page by page, once no member needs them.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use futures::future::join_all;
+use tokio::time::{Instant, sleep, timeout};
+use unanimo_core::table::{Command, Horizon};
+use unanimo_core::{ClusterId, Timestamp, TransactionId};
+use unanimo_proto::transport::{Clock, Connector};
+use unanimo_proto::v1::{GetStatusRequest, admin_client::AdminClient};
+
+use super::{DriverError, Shared};
+use crate::config::RetentionConfig;
+use crate::raft::Replica;
+
+/// How long another node's clock is waited for.
+const PATIENCE: Duration = Duration::from_millis(500);
+/// Records that are dropped by one command. Their ids take 16 KiB of the log.
+const PAGE: usize = 1024;
+
+/// What the clocks of a majority say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Reading {
+    /// At least half of those asked say it is later, or as late.
+    low: Timestamp,
+    /// At least half of those asked say it is earlier, or as late.
+    high: Timestamp,
+}
+
+impl Reading {
+    /// The middle of these clocks; none if they are no majority of `voters`.
+    fn of(mut clocks: Vec<Timestamp>, voters: usize) -> Option<Self> {
+        if clocks.len() * 2 <= voters {
+            return None;
+        }
+        clocks.sort_unstable();
+        Some(Self {
+            low: clocks[(clocks.len() - 1) / 2],
+            high: clocks[clocks.len() / 2],
+        })
+    }
+}
+
+/// Where the cluster's time goes next: by no more than has `passed`, and not past the majority's clocks.
+fn next_time(known: Timestamp, low: Timestamp, passed: Duration) -> Timestamp {
+    if known == Timestamp::default() {
+        // There is nothing yet that could be closed early.
+        return low;
+    }
+    low.min(known.after(passed)).max(known)
+}
+
+/// What this node knows of time: enough to say whether an id is too old or too far ahead.
+pub(super) struct Age {
+    retention: RetentionConfig,
+    clock: Arc<dyn Clock>,
+    started: Instant,
+    /// The highest that a majority's clocks allow, in Unix milliseconds less what had passed since `started`.
+    /// Zero as long as none was read.
+    ahead_by: AtomicU64,
+}
+
+impl Age {
+    pub(super) fn new(retention: RetentionConfig, clock: Arc<dyn Clock>) -> Self {
+        Self {
+            retention,
+            clock,
+            started: Instant::now(),
+            ahead_by: AtomicU64::new(0),
+        }
+    }
+
+    fn learn(&self, high: Timestamp) {
+        let passed = Timestamp::default().after(self.started.elapsed());
+        self.ahead_by
+            .store(high.unix_ms().saturating_sub(passed.unix_ms()), Ordering::Relaxed);
+    }
+
+    /// The time as a majority sees it, or this node alone if it has yet to ask.
+    fn now(&self, horizon: Horizon) -> Timestamp {
+        let seen = match self.ahead_by.load(Ordering::Relaxed) {
+            0 => self.clock.now(),
+            ahead_by => Timestamp::from_unix_ms(ahead_by).after(self.started.elapsed()),
+        };
+        seen.max(horizon.time)
+    }
+
+    /// Refuses a transaction of which there is no record and which nobody runs, if it is closed, or so far ahead that
+    /// it could not be forgotten when its time has come.
+    pub(super) fn check(&self, transaction: TransactionId, horizon: Horizon) -> Result<(), DriverError> {
+        if horizon.has_closed(transaction) {
+            return Err(DriverError::Expired {
+                transaction,
+                watermark: horizon.watermark,
+            });
+        }
+        let tolerance = Duration::from_millis(self.retention.future_tolerance_ms);
+        let now = self.now(horizon);
+        if transaction.timestamp() > now.after(tolerance) {
+            let ahead = transaction.timestamp().since(now);
+            return Err(DriverError::Premature {
+                transaction,
+                ahead,
+                tolerance,
+            });
+        }
+        Ok(())
+    }
+
+    /// The time for a new id: this node's clock, unless it cannot be right.
+    pub(super) fn of_new_id(&self, horizon: Horizon) -> Timestamp {
+        let now = self.clock.now();
+        if horizon.time == Timestamp::default() {
+            return now;
+        }
+        let tolerance = Duration::from_millis(self.retention.future_tolerance_ms / 2);
+        now.clamp(horizon.time, horizon.time.after(tolerance))
+    }
+}
+
+/// Moves time forward and forgets, as long as this node leads.
+pub(super) async fn forget_as_time_passes(weak: &Weak<Shared>) {
+    let mut since = None;
+    loop {
+        let Some(shared) = weak.upgrade() else { return };
+        if let Err(error) = advance(&shared, &mut since).await {
+            // Another time: that nothing is forgotten meanwhile does no harm.
+            tracing::debug!(%error, "the cluster's time stands still");
+        }
+        if let Err(error) = forget_what_is_closed(&shared).await {
+            tracing::debug!(%error, "old transactions are forgotten later");
+        }
+        let tick = shared.age.retention.tick();
+        drop(shared);
+        sleep(tick).await;
+    }
+}
+
+async fn advance(shared: &Shared, since: &mut Option<Instant>) -> Result<(), DriverError> {
+    let known = shared.horizon()?;
+    let now = Instant::now();
+    let passed = since
+        .replace(now)
+        .map_or(Duration::ZERO, |since| now.saturating_duration_since(since));
+    let reading = shared.clocks.read(&shared.replica).await;
+    let Some(Reading { low, high }) = reading else {
+        tracing::debug!("no majority says what time it is");
+        return Ok(());
+    };
+    shared.age.learn(high);
+    let time = next_time(known.time, low, passed);
+    let watermark = TransactionId::first_at(time.before(shared.age.retention.window()));
+    let horizon = Horizon { time, watermark };
+    shared.propose(Command::Advance(horizon)).await.map(drop)
+}
+
+async fn forget_what_is_closed(shared: &Shared) -> Result<(), DriverError> {
+    let mut after = None;
+    loop {
+        let page = shared.replica.forgettable(after, PAGE);
+        let page = page.map_err(|error| DriverError::StorageFailed(error.to_string()))?;
+        let Some((last, transactions)) = page else {
+            return Ok(());
+        };
+        after = Some(last);
+        if !transactions.is_empty() {
+            shared.propose(Command::Forget { transactions }).await?;
+        }
+    }
+}
+
+/// The wall clocks of all nodes.
+pub(super) struct Clocks {
+    pub(super) cluster: ClusterId,
+    pub(super) connector: Arc<dyn Connector>,
+    pub(super) clock: Arc<dyn Clock>,
+}
+
+impl Clocks {
+    async fn read(&self, replica: &Replica) -> Option<Reading> {
+        let status = replica.status();
+        let voters = status.nodes.iter().filter(|node| node.voter);
+        let others = voters
+            .clone()
+            .filter(|node| node.node != status.node)
+            .map(|node| self.ask(&node.address));
+        let mut clocks: Vec<Timestamp> = join_all(others).await.into_iter().flatten().collect();
+        clocks.push(self.clock.now());
+        Reading::of(clocks, voters.count())
+    }
+
+    async fn ask(&self, address: &str) -> Option<Timestamp> {
+        let channel = self.connector.channel(address).ok()?;
+        let request = GetStatusRequest {
+            cluster: self.cluster.to_string(),
+        };
+        let mut node = AdminClient::new(channel);
+        let reply = timeout(PATIENCE, node.get_status(request)).await.ok()?.ok()?;
+        // A node that says nothing of its clock shows the epoch.
+        let clock = Timestamp::from_unix_ms(reply.into_inner().wall_clock_unix_ms);
+        (clock != Timestamp::default()).then_some(clock)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(ms: u64) -> Timestamp {
+        Timestamp::from_unix_ms(ms)
+    }
+
+    #[test]
+    fn one_clock_of_three_moves_nothing_and_a_minority_says_nothing() {
+        let day = 86_400_000;
+        for wrong in [0, 5 * day - day, 5 * day + day, u64::MAX] {
+            let reading = Reading::of(vec![at(5 * day), at(wrong), at(5 * day)], 3);
+            let right = Reading {
+                low: at(5 * day),
+                high: at(5 * day),
+            };
+            assert_eq!(reading, Some(right), "{wrong}");
+        }
+        // Of two the earlier one closes, and the later one says what is too far ahead.
+        let two = Reading::of(vec![at(9), at(7)], 3);
+        assert_eq!(
+            two,
+            Some(Reading {
+                low: at(7),
+                high: at(9)
+            })
+        );
+        assert_eq!(Reading::of(vec![at(9)], 3), None);
+        assert_eq!(Reading::of(vec![at(9), at(7)], 4), None);
+    }
+
+    #[test]
+    fn the_clusters_time_never_runs_faster_than_time_passes() {
+        let second = Duration::from_secs(1);
+        let cases = [
+            (at(0), at(500_000), Duration::ZERO, at(500_000)),
+            (at(500_000), at(501_000), second, at(501_000)),
+            // All clocks jump forward.
+            (at(500_000), at(900_000), second, at(501_000)),
+            // All clocks jump back.
+            (at(500_000), at(100_000), second, at(500_000)),
+            // A new leader has seen no time pass.
+            (at(500_000), at(900_000), Duration::ZERO, at(500_000)),
+        ];
+        for (known, low, passed, expected) in cases {
+            assert_eq!(
+                next_time(known, low, passed),
+                expected,
+                "{known} {low} {passed:?}"
+            );
+        }
+    }
+}
