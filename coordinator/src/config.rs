@@ -154,7 +154,7 @@ impl RetentionConfig {
         if self.window() < second * 100 {
             return self.window() / 10;
         }
-        (self.window() / 100).clamp(second, second * 60)
+        (self.window() / 100).clamp(second, second * 10)
     }
 }
 

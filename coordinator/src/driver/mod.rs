@@ -218,6 +218,8 @@ impl Driver {
         members: Members,
     ) -> Result<Decision, DriverError> {
         let term = self.shared.leading()?;
+        // Before the record: see `known_decision`.
+        let horizon = self.shared.horizon()?;
         if let Some(record) = self.shared.record(transaction)? {
             return Ok(record.decision);
         }
@@ -233,7 +235,7 @@ impl Driver {
             let _ = inbox.send(TransactionInput::AbortRequested).await;
             return self.answered(transaction, request_hash, answer).await;
         }
-        self.shared.check_age(transaction)?;
+        self.shared.age.check(transaction, horizon)?;
         let proposal = Proposal {
             transaction,
             decision: Decision::Abort(AbortReason::Requested),
@@ -260,12 +262,13 @@ impl Driver {
 
     /// What is decided, as far as this node has applied; after a read barrier if it leads and knows nothing.
     pub(crate) async fn outcome(&self, transaction: TransactionId) -> Result<Option<Decision>, DriverError> {
+        // Before the record: see `known_decision`.
+        let horizon = self.shared.horizon()?;
         if let Some(record) = self.shared.record(transaction)? {
             // Decisions never change, so any replica that has applied one may tell it.
             return Ok(Some(record.decision));
         }
         // Neither do closed transactions come back.
-        let horizon = self.shared.horizon()?;
         if horizon.has_closed(transaction) {
             return Err(DriverError::Expired {
                 transaction,
@@ -289,7 +292,8 @@ impl Driver {
 
     /// The decision for a branch in doubt, if this node has applied one.
     pub(crate) fn known_decision(&self, inquiry: &Inquiry) -> Result<Option<Decision>, DriverError> {
-        // Looked at first: what is closed by then, and has no record afterwards, has none for good.
+        // Looked at first: what is closed by then, and has no record afterwards, has none for good. The other way round a
+        // replica that catches up could apply the decision and the watermark in between.
         let horizon = self.shared.horizon()?;
         if let Some(record) = self.shared.record(inquiry.transaction)? {
             return Ok(Some(record.decision_for(inquiry.request_hash)));
@@ -433,6 +437,7 @@ impl Driver {
     ) -> Result<Decision, DriverError> {
         loop {
             let term = self.shared.leading()?;
+            let horizon = self.shared.horizon()?;
             if let Some(record) = self.shared.record(transaction)? {
                 let stored = record.request_hash;
                 let ours = stored == asked;
@@ -447,7 +452,7 @@ impl Driver {
                 };
             }
             if !self.shared.running().contains_key(&transaction) {
-                self.shared.check_age(transaction)?;
+                self.shared.age.check(transaction, horizon)?;
             }
             for participant in members {
                 if self.shared.registration(participant)?.is_none() {
@@ -548,11 +553,6 @@ impl Shared {
         self.replica
             .horizon()
             .map_err(|error| DriverError::StorageFailed(error.to_string()))
-    }
-
-    /// Refuses a transaction without a record that is too old or too far ahead (R7).
-    fn check_age(&self, transaction: TransactionId) -> Result<(), DriverError> {
-        self.age.check(transaction, self.horizon()?)
     }
 
     async fn barrier(&self) -> Result<(), DriverError> {
