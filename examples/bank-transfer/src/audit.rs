@@ -8,8 +8,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use unanimo_core::{Decision, TransactionId};
 
+use crate::auditor::SubmittedAudit;
 use crate::load::{Submitted, Told};
 use crate::operation::operations;
+pub use crate::sums::AuditCounts;
+use crate::sums::audit_sums;
 pub use crate::violation::{Culprit, Violation};
 use crate::{AccountId, BankName, Cents, Operation, Transfer};
 
@@ -26,6 +29,12 @@ pub struct Evidence {
     pub submitted: Vec<Submitted>,
     /// What the coordinators have recorded. What is not here is undecided.
     pub recorded: BTreeMap<TransactionId, Decision>,
+    /// The audits that were submitted while the transfers ran, and what the auditor was told.
+    pub audits: Vec<SubmittedAudit>,
+    /// The sum that each bank told each audit that committed.
+    pub sums: BTreeMap<BankName, BTreeMap<TransactionId, u64>>,
+    /// What each bank has promised, by its own journal.
+    pub promised: BTreeMap<BankName, BTreeSet<TransactionId>>,
     /// Messages that each bank's participant refused because nobody who keeps the rules sends them.
     pub refused_messages: BTreeMap<BankName, u64>,
 }
@@ -39,6 +48,10 @@ pub struct Audit {
     pub total_before: u128,
     /// The sum of all accounts after, in cents.
     pub total_after: u128,
+    /// Transactions that were aborted although every bank concerned had promised.
+    pub aborted_fully_prepared: u64,
+    /// What became of the audits that ran during the transfers.
+    pub audits: AuditCounts,
 }
 
 /// Finds everything in the evidence that does not fit.
@@ -47,6 +60,8 @@ pub fn audit(evidence: &Evidence) -> Audit {
     for submitted in &evidence.submitted {
         audit_transfer(evidence, submitted, &mut violations);
     }
+    let aborted_fully_prepared = audit_promises(evidence, &mut violations);
+    let audits = audit_sums(evidence, &mut violations);
     audit_unasked(evidence, &mut violations);
     audit_accounts(evidence, &mut violations);
     for (&bank, &count) in &evidence.refused_messages {
@@ -69,10 +84,12 @@ pub fn audit(evidence: &Evidence) -> Audit {
         violations,
         total_before,
         total_after,
+        aborted_fully_prepared,
+        audits,
     }
 }
 
-fn total(accounts: &BTreeMap<AccountId, Cents>) -> u128 {
+pub(crate) fn total(accounts: &BTreeMap<AccountId, Cents>) -> u128 {
     accounts.values().map(|balance| u128::from(balance.get())).sum()
 }
 
@@ -89,17 +106,11 @@ fn audit_transfer(evidence: &Evidence, submitted: &Submitted, violations: &mut V
         transaction: *transaction,
     };
     let recorded = evidence.recorded.get(transaction);
-    let agree = match (told, recorded) {
-        (Told::Decided(told), Some(recorded)) => told == recorded,
-        (Told::Decided(_), None) | (Told::Refused(_), Some(_)) => false,
-        // Unknown stays unknown: whatever is recorded holds.
-        (Told::Refused(_), None) | (Told::Unknown(_), _) => true,
-    };
-    if !agree {
+    if !agree(told, recorded) {
         violations.push(Violation::OutcomeDiffers {
             culprit: culprit(),
             told: describe(told),
-            recorded: recorded.map_or_else(|| "no decision".to_owned(), Decision::to_string),
+            recorded: describe_recorded(recorded),
         });
     }
     // Where the two disagree, a commit in either word has to have happened.
@@ -161,6 +172,43 @@ fn audit_committed(
             });
         }
     }
+}
+
+/// What every bank concerned had promised must not be aborted. Returns how often it was.
+fn audit_promises(evidence: &Evidence, violations: &mut Vec<Violation>) -> u64 {
+    let transfers = evidence.submitted.iter().map(|submitted| {
+        let Submitted {
+            transfer,
+            transaction,
+            told,
+        } = submitted;
+        let concerned = operations(transfer.from, transfer.to, transfer.amount);
+        let banks: Vec<BankName> = concerned.into_iter().map(|(bank, _)| bank).collect();
+        (*transaction, told, banks)
+    });
+    let audits = evidence
+        .audits
+        .iter()
+        .map(|audit| (audit.transaction, &audit.told, BankName::ALL.to_vec()));
+    let mut found = 0;
+    for (transaction, told, banks) in transfers.chain(audits) {
+        let abort = [evidence.recorded.get(&transaction), told.decision()]
+            .into_iter()
+            .flatten()
+            .find(|decision| !decision.is_commit());
+        let promised = |bank: &BankName| {
+            let promises = evidence.promised.get(bank);
+            promises.is_some_and(|promises| promises.contains(&transaction))
+        };
+        if let Some(abort) = abort.filter(|_| banks.iter().all(promised)) {
+            found += 1;
+            violations.push(Violation::AbortedFullyPrepared {
+                transaction,
+                outcome: abort.to_string(),
+            });
+        }
+    }
+    found
 }
 
 /// Every entry of a ledger has to be of a transaction that was submitted.
@@ -233,7 +281,21 @@ fn audit_accounts(evidence: &Evidence, violations: &mut Vec<Violation>) {
     }
 }
 
-fn describe(told: &Told) -> String {
+/// Whether what the initiator was told is what the coordinators have.
+pub(crate) fn agree(told: &Told, recorded: Option<&Decision>) -> bool {
+    match (told, recorded) {
+        (Told::Decided(told), Some(recorded)) => told == recorded,
+        (Told::Decided(_), None) | (Told::Refused(_), Some(_)) => false,
+        // Unknown stays unknown: whatever is recorded holds.
+        (Told::Refused(_), None) | (Told::Unknown(_), _) => true,
+    }
+}
+
+pub(crate) fn describe_recorded(recorded: Option<&Decision>) -> String {
+    recorded.map_or_else(|| "no decision".to_owned(), Decision::to_string)
+}
+
+pub(crate) fn describe(told: &Told) -> String {
     match told {
         Told::Decided(decision) => decision.to_string(),
         Told::Refused(message) => message.clone(),

@@ -1,72 +1,60 @@
 //! One bank: the resource manager that a service writes to take part in transactions.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
-use bytes::Bytes;
-use thiserror::Error;
-use tokio::sync::oneshot;
-use unanimo_core::TransactionId;
-use unanimo_participant::{Preparation, ResourceError, ResourceManager};
-use unanimo_table::{Batch, Checkpointer, Table, TableError};
+use tokio::sync::Notify;
+use tokio::time::{Instant, sleep, timeout_at};
+use unanimo_core::{Timestamp, TransactionId};
+use unanimo_participant::Preparation;
+use unanimo_proto::transport::{Clock as _, SystemClock};
+use unanimo_table::{Checkpointer, Table};
 
-use crate::holds::{Holds, Refusal};
-use crate::{AccountId, BankName, Cents, Operation};
+use crate::asked::Promised;
+use crate::audit_locks::AuditLocks;
+use crate::books::{Books, MAX_PAGE, Totals};
+use crate::holds::Holds;
+use crate::{AccountId, BankError, BankName, Cents, Operation};
 
-/// Entries in one page of a list, and accounts in one call that loads them, at most: less than a megabyte.
-pub const MAX_PAGE: usize = 10_000;
+/// How long after its cut an audit takes its lock: transfers begun before the cut are on their way for about as long.
+const STRAGGLERS: Duration = Duration::from_millis(25);
+/// How far ahead an audit's cut may be. Everything begun after it waits, so an audit may not ask for more.
+const FARTHEST_CUT: Duration = Duration::from_secs(1);
+/// An audit makes way when no promise has gone for so long, several times what a transfer takes: then one of them
+/// probably waits for the audit at the other bank.
+const AUDIT_PATIENCE: Duration = Duration::from_millis(250);
+/// And it makes way after so long in any case. Half of the usual time for voting, so that its refusal is heard.
+const AUDIT_LONGEST: Duration = Duration::from_secs(5);
+/// How long a transfer waits for an audit, which is decided within the same time as any transaction unless a bank or
+/// the leader has died. Half of the usual time for voting, so that its refusal is heard.
+const TRANSFER_PATIENCE: Duration = Duration::from_secs(5);
 
 /// One bank. A clone is another handle.
 ///
-/// The table holds `a/<account>` with its balance, and the ledger: `t/<transaction>` with what the transaction did.
 /// A commit changes the balances and writes its entry of the ledger in one batch, so a commit that is repeated finds
 /// the entry and changes nothing, and a crash leaves both or neither.
 ///
-/// A prepared transaction has holds, in memory: what keeps them over a restart is the participant's journal.
+/// A prepared transaction has holds, and a prepared audit has the lock on the bank, both in memory: what keeps them over
+/// a restart is the participant's journal.
 #[derive(Clone)]
 pub struct Bank {
     name: BankName,
-    table: Arc<dyn Table>,
-    checkpointer: Checkpointer,
-    // Held while balances are read and changed, so that two commits cannot both start from the same balance.
-    holds: Arc<Mutex<Holds>>,
+    books: Books,
+    pub(crate) checkpointer: Checkpointer,
+    // Held while balances are read and changed, so that two commits cannot both start from the same balance, and an
+    // audit reads all of them at one moment.
+    promises: Arc<Mutex<Promises>>,
+    // A promise was kept or let go of: audits look whether it was the last.
+    promise_gone: Arc<Notify>,
+    // An audit let go of its lock: transfers look whether they may begin.
+    audit_gone: Arc<Notify>,
 }
 
-/// Why a bank cannot go on, or was asked for something that it does not do.
-#[derive(Debug, Error)]
-pub enum BankError {
-    /// The table failed. Whether the last change is there is not known.
-    #[error(transparent)]
-    Table(#[from] TableError),
-    /// The table holds something that no bank has written.
-    #[error("the accounts are damaged: {what}")]
-    Damaged {
-        /// What was found.
-        what: String,
-    },
-    /// A transaction would do again what it has done, or take an account where it cannot go: the accounts do not
-    /// fit the participant's journal.
-    #[error("the accounts and the participant's journal do not fit: {what}; restore both from the same copy")]
-    Mismatch {
-        /// What does not fit.
-        what: String,
-    },
-    /// The call cannot be carried out; nothing was changed.
-    #[error("{what}")]
-    Refused {
-        /// Why.
-        what: String,
-    },
-}
-
-/// Everything added up.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Totals {
-    /// Accounts that are open.
-    pub accounts: u64,
-    /// The sum of their balances in cents.
-    pub balance: u128,
-    /// Transactions that did something here.
-    pub ledger_entries: u64,
+/// What this bank has promised.
+#[derive(Debug, Default)]
+struct Promises {
+    holds: Holds,
+    audits: AuditLocks,
 }
 
 impl Bank {
@@ -74,9 +62,11 @@ impl Bank {
     pub fn new(name: BankName, table: Arc<dyn Table>, checkpointer: Checkpointer) -> Self {
         Self {
             name,
-            table,
+            books: Books::new(table),
             checkpointer,
-            holds: Arc::default(),
+            promises: Arc::default(),
+            promise_gone: Arc::default(),
+            audit_gone: Arc::default(),
         }
     }
 
@@ -96,8 +86,8 @@ impl Bank {
             ));
         }
         {
-            let _holds = self.holds();
-            let mut batch = Batch::new();
+            let _promises = self.promises();
+            let mut new = Vec::new();
             for &(account, balance) in accounts {
                 if account.bank() != self.name {
                     return refused(format!(
@@ -106,15 +96,15 @@ impl Bank {
                         self.name
                     ));
                 }
-                match self.balance(account)? {
+                match self.books.balance(account)? {
                     Some(open) if open != balance => {
                         return refused(format!("account {account} is open already, with {open} in it"));
                     }
                     Some(_) => {}
-                    None => drop(batch.put(account_key(account), balance_value(balance))),
+                    None => new.push((account, balance)),
                 }
             }
-            self.table.apply(batch)?;
+            self.books.open_accounts(&new)?;
         }
         Ok(self.checkpointer.wait_durable().await?)
     }
@@ -122,27 +112,13 @@ impl Bank {
     /// Everything added up, at one moment.
     pub fn totals(&self) -> Result<Totals, BankError> {
         // No commit can come between the two scans.
-        let _holds = self.holds();
-        let mut totals = Totals::default();
-        let mut after = None;
-        loop {
-            let page = self.accounts(after, MAX_PAGE)?;
-            let Some((last, _)) = page.last() else { break };
-            after = Some(*last);
-            totals.accounts += page.len() as u64;
-            totals.balance += page
-                .iter()
-                .map(|(_, balance)| u128::from(balance.get()))
-                .sum::<u128>();
-        }
-        let mut after = None;
-        loop {
-            let page = self.ledger(after, MAX_PAGE)?;
-            let Some((last, _)) = page.last() else { break };
-            after = Some(*last);
-            totals.ledger_entries += page.len() as u64;
-        }
-        Ok(totals)
+        let _promises = self.promises();
+        let (accounts, balance) = self.books.balances()?;
+        Ok(Totals {
+            accounts,
+            balance,
+            ledger_entries: self.books.ledger_entries()?,
+        })
     }
 
     /// The accounts that come after this one, in the order of their names.
@@ -151,18 +127,7 @@ impl Bank {
         after: Option<AccountId>,
         limit: usize,
     ) -> Result<Vec<(AccountId, Cents)>, BankError> {
-        let from = after.map_or_else(|| ACCOUNTS.to_vec(), |account| beyond(account_key(account)));
-        let entries = self
-            .table
-            .scan(&from, Some(&end_of(ACCOUNTS)), limit.min(MAX_PAGE))?;
-        let account = |(key, value): (Vec<u8>, Vec<u8>)| {
-            let name = String::from_utf8_lossy(&key[ACCOUNTS.len()..]).into_owned();
-            let account = name
-                .parse()
-                .map_err(|_| damaged(format!("there is an account {name:?}")))?;
-            Ok((account, read_balance(account, &value)?))
-        };
-        entries.into_iter().map(account).collect()
+        self.books.accounts(after, limit)
     }
 
     /// What transactions after this one did here, in the order of their ids.
@@ -171,192 +136,208 @@ impl Bank {
         after: Option<TransactionId>,
         limit: usize,
     ) -> Result<Vec<(TransactionId, Operation)>, BankError> {
-        let from = after.map_or_else(|| LEDGER.to_vec(), |transaction| beyond(ledger_key(transaction)));
-        let entries = self
-            .table
-            .scan(&from, Some(&end_of(LEDGER)), limit.min(MAX_PAGE))?;
-        let entry = |(key, value): (Vec<u8>, Vec<u8>)| {
-            let bits = <[u8; 16]>::try_from(&key[LEDGER.len()..]).map(u128::from_be_bytes);
-            let transaction = bits.ok().and_then(|bits| TransactionId::from_u128(bits).ok());
-            let transaction =
-                transaction.ok_or_else(|| damaged("an entry of the ledger is of no transaction"))?;
-            Ok((transaction, read_entry(transaction, &value)?))
-        };
-        entries.into_iter().map(entry).collect()
+        self.books.ledger(after, limit)
     }
 
-    /// Checks whether a transaction could do this, and takes the holds if so.
+    /// What audits after this one were told, if they committed, in the order of their ids.
+    pub fn audits(
+        &self,
+        after: Option<TransactionId>,
+        limit: usize,
+    ) -> Result<Vec<(TransactionId, u64)>, BankError> {
+        self.books.audits(after, limit)
+    }
+
+    /// Promises to move money, once no audit is in the way.
+    pub(crate) async fn prepare_move(
+        &self,
+        transaction: TransactionId,
+        operation: Operation,
+    ) -> Result<Preparation, BankError> {
+        let mut patience = None;
+        loop {
+            // Made before looking, so that no audit can end in between unnoticed.
+            let audit_gone = self.audit_gone.notified();
+            if let Some(answer) = self.promise(transaction, operation)? {
+                return Ok(answer);
+            }
+            let until = *patience.get_or_insert_with(|| Instant::now() + TRANSFER_PATIENCE);
+            if timeout_at(until, audit_gone).await.is_err() {
+                return Ok(busy("an audit has the bank"));
+            }
+        }
+    }
+
+    /// Checks whether a transaction could do this, and takes the holds if so. None while an audit is in the way.
     fn promise(
         &self,
         transaction: TransactionId,
         operation: Operation,
-    ) -> Result<Result<(), Refusal>, BankError> {
-        let mut holds = self.holds();
-        if self.has_applied(transaction)? {
-            let what = format!("transaction {transaction} is asked for a vote after it has committed");
-            return Err(BankError::Mismatch { what });
+    ) -> Result<Option<Preparation>, BankError> {
+        let mut promises = self.promises();
+        self.check_new(transaction)?;
+        if promises.audits.keep_out(transaction) {
+            return Ok(None);
         }
-        holds.promise(transaction, operation, |account| {
-            // An account of the other bank is no more open here than one that does not exist.
-            if account.bank() == self.name {
-                self.balance(account)
-            } else {
-                Ok(None)
-            }
+        let promised = promises
+            .holds
+            .promise(transaction, operation, |account| self.own_balance(account))?;
+        Ok(Some(match promised {
+            Ok(()) => Preparation::Yes {
+                redo: Promised::Move(operation).encode(),
+            },
+            Err(refusal) => Preparation::No {
+                reason: refusal.to_string(),
+            },
+        }))
+    }
+
+    /// Says whether so much is there and promised to nobody. Holds nothing, so it neither waits for audits nor stops
+    /// them.
+    pub(crate) fn check(&self, account: AccountId, at_least: Cents) -> Result<Preparation, BankError> {
+        let promises = self.promises();
+        let checked = promises
+            .holds
+            .check(account, at_least, self.own_balance(account)?);
+        Ok(match checked {
+            Ok(()) => Preparation::ReadOnly,
+            Err(refusal) => Preparation::No {
+                reason: refusal.to_string(),
+            },
         })
     }
 
-    /// Takes the holds of a promise again, unless it has been kept already.
-    fn take_again(&self, transaction: TransactionId, operation: Operation) -> Result<(), BankError> {
-        let mut holds = self.holds();
-        if !self.has_applied(transaction)? {
-            holds.hold(transaction, operation);
+    /// Reads the sum of all accounts once no transfer is promised, and keeps new ones out until the audit is decided:
+    /// see [`audit_locks`](crate::audit_locks).
+    pub(crate) async fn prepare_audit(
+        &self,
+        audit: TransactionId,
+        cut: Timestamp,
+    ) -> Result<Preparation, BankError> {
+        let to_cut = cut.since(SystemClock.now());
+        if to_cut > FARTHEST_CUT {
+            let reason =
+                format!("malformed operation: the cut is {to_cut:?} ahead, use at most {FARTHEST_CUT:?}");
+            return Ok(Preparation::No { reason });
         }
-        Ok(())
+        if !self.promises().audits.announce(audit, cut) {
+            return Ok(busy("too many audits at once"));
+        }
+        let to_lock = cut.after(STRAGGLERS).since(SystemClock.now());
+        if !to_lock.is_zero() {
+            sleep(to_lock).await;
+        }
+        let mut longest = None;
+        loop {
+            // Made before looking, so that no promise can go in between unnoticed.
+            let promise_gone = self.promise_gone.notified();
+            if let Some(total) = self.lock_and_read(audit)? {
+                let redo = Promised::Audited { total }.encode();
+                return Ok(Preparation::Yes { redo });
+            }
+            let now = Instant::now();
+            let until = (now + AUDIT_PATIENCE).min(*longest.get_or_insert(now + AUDIT_LONGEST));
+            if timeout_at(until, promise_gone).await.is_err() {
+                self.release(audit);
+                return Ok(busy("transfers are under way"));
+            }
+        }
+    }
+
+    /// The sum of all accounts, with the lock taken. None, and no lock, while a transfer is promised.
+    fn lock_and_read(&self, audit: TransactionId) -> Result<Option<u64>, BankError> {
+        let mut promises = self.promises();
+        self.check_new(audit)?;
+        if !promises.holds.is_empty() {
+            return Ok(None);
+        }
+        let (_, sum) = self.books.balances()?;
+        let Ok(total) = u64::try_from(sum) else {
+            let what = format!("the sum of all accounts is {sum} cents");
+            return Err(BankError::Damaged { what });
+        };
+        promises.audits.hold(audit);
+        Ok(Some(total))
+    }
+
+    /// Lets go of whatever the transaction has.
+    pub(crate) fn release(&self, transaction: TransactionId) {
+        let mut promises = self.promises();
+        promises.holds.release(transaction);
+        promises.audits.release(transaction);
+        drop(promises);
+        self.promise_gone.notify_waiters();
+        self.audit_gone.notify_waiters();
     }
 
     /// Changes the balances and writes the ledger, once. False if it was done before.
-    fn apply(&self, transaction: TransactionId, operation: Operation) -> Result<bool, BankError> {
-        let mut holds = self.holds();
-        if self.has_applied(transaction)? {
-            holds.release(transaction);
-            return Ok(false);
+    pub(crate) fn apply(&self, transaction: TransactionId, operation: Operation) -> Result<bool, BankError> {
+        let mut promises = self.promises();
+        let newly_applied = !self.books.has_applied(transaction)?;
+        if newly_applied {
+            self.books.carry_out(transaction, operation)?;
+            promises.holds.apply(transaction, operation);
+        } else {
+            promises.holds.release(transaction);
         }
-        let mut batch = Batch::new();
-        let mut change = |account, change: &dyn Fn(Cents) -> Option<Cents>| {
-            let changed = self
-                .balance(account)?
-                .and_then(change)
-                .ok_or_else(|| BankError::Mismatch {
-                    what: format!(
-                        "transaction {transaction} was promised {operation:?}, which cannot be done"
-                    ),
-                })?;
-            batch.put(account_key(account), balance_value(changed));
-            Ok::<(), BankError>(())
-        };
-        let amount = operation.amount();
-        if let Some(account) = operation.debited() {
-            change(account, &|balance| balance.checked_sub(amount))?;
-        }
-        if let Some(account) = operation.credited() {
-            change(account, &|balance| balance.checked_add(amount))?;
-        }
-        batch.put(ledger_key(transaction), operation.encode());
-        self.table.apply(batch)?;
-        holds.apply(transaction, operation);
-        Ok(true)
+        drop(promises);
+        self.promise_gone.notify_waiters();
+        Ok(newly_applied)
     }
 
-    fn has_applied(&self, transaction: TransactionId) -> Result<bool, BankError> {
-        Ok(self.table.get(&ledger_key(transaction))?.is_some())
+    /// What was applied is on disk.
+    pub(crate) fn settle(&self, operation: Operation) {
+        self.promises().holds.settle(operation);
     }
 
-    fn balance(&self, account: AccountId) -> Result<Option<Cents>, BankError> {
-        let value = self.table.get(&account_key(account))?;
-        value.map(|value| read_balance(account, &value)).transpose()
-    }
-
-    fn holds(&self) -> MutexGuard<'_, Holds> {
-        self.holds.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl ResourceManager for Bank {
-    async fn prepare(
-        &self,
-        transaction: TransactionId,
-        operation: Bytes,
-    ) -> Result<Preparation, ResourceError> {
-        let no = |reason: String| Ok(Preparation::No { reason });
-        match Operation::decode(&operation) {
-            Ok(decoded) => match self.promise(transaction, decoded)? {
-                Ok(()) => Ok(Preparation::Yes { redo: operation }),
-                Err(refusal) => no(refusal.to_string()),
-            },
-            Err(malformed) => no(malformed.to_string()),
-        }
-    }
-
-    async fn commit(&self, transaction: TransactionId, redo: Bytes) -> Result<(), ResourceError> {
-        let operation = read_redo(transaction, &redo)?;
-        let newly_applied = self.apply(transaction, operation)?;
-        let (sender, durable) = oneshot::channel();
-        let holds = Arc::clone(&self.holds);
-        // In the callback and not after the wait, because nobody may be waiting any more.
-        self.checkpointer.durable(move |result| {
-            if newly_applied && result.is_ok() {
-                holds
-                    .lock()
-                    .unwrap_or_else(PoisonError::into_inner)
-                    .settle(operation);
-            }
-            let _ = sender.send(result);
-        });
-        let durable = durable.await.unwrap_or(Err(TableError::Closed));
-        Ok(durable.map_err(BankError::from)?)
-    }
-
-    async fn abort(&self, transaction: TransactionId, _redo: Option<Bytes>) -> Result<(), ResourceError> {
-        self.holds().release(transaction);
+    /// Writes down what an audit was told, and lets go of its lock: it is decided, so all have voted.
+    pub(crate) fn apply_audit(&self, audit: TransactionId, total: u64) -> Result<(), BankError> {
+        self.books.write_audit(audit, total)?;
+        self.release(audit);
         Ok(())
     }
 
-    async fn restore(&self, transaction: TransactionId, redo: Bytes) -> Result<(), ResourceError> {
-        let operation = read_redo(transaction, &redo)?;
-        Ok(self.take_again(transaction, operation)?)
+    /// Takes again what was promised before a restart, unless it has happened: then there is nothing to hold.
+    pub(crate) fn take_again(&self, transaction: TransactionId, promised: Promised) -> Result<(), BankError> {
+        let mut promises = self.promises();
+        match promised {
+            Promised::Move(operation) if !self.books.has_applied(transaction)? => {
+                promises.holds.hold(transaction, operation);
+            }
+            Promised::Audited { .. } if !self.books.has_audit(transaction)? => {
+                promises.audits.hold(transaction)
+            }
+            Promised::Move(_) | Promised::Audited { .. } => {}
+        }
+        Ok(())
+    }
+
+    /// An error if the transaction has committed here: then nobody may ask for a vote.
+    fn check_new(&self, transaction: TransactionId) -> Result<(), BankError> {
+        if self.books.has_applied(transaction)? || self.books.has_audit(transaction)? {
+            let what = format!("transaction {transaction} is asked for a vote after it has committed");
+            return Err(BankError::Mismatch { what });
+        }
+        Ok(())
+    }
+
+    /// What is on an account. One of the other bank is no more open here than one that does not exist.
+    fn own_balance(&self, account: AccountId) -> Result<Option<Cents>, BankError> {
+        if account.bank() == self.name {
+            self.books.balance(account)
+        } else {
+            Ok(None)
+        }
+    }
+
+    fn promises(&self) -> MutexGuard<'_, Promises> {
+        self.promises.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl From<BankError> for ResourceError {
-    /// None of them goes away by asking again.
-    fn from(error: BankError) -> Self {
-        Self::failed(error)
+/// Not now, but it may be tried again.
+fn busy(why: &str) -> Preparation {
+    Preparation::No {
+        reason: format!("busy: {why}"),
     }
-}
-
-const ACCOUNTS: &[u8] = b"a/";
-const LEDGER: &[u8] = b"t/";
-
-fn account_key(account: AccountId) -> Vec<u8> {
-    [ACCOUNTS, account.to_string().as_bytes()].concat()
-}
-
-fn ledger_key(transaction: TransactionId) -> Vec<u8> {
-    [LEDGER, &transaction.as_u128().to_be_bytes()].concat()
-}
-
-/// The first key after this one.
-fn beyond(mut key: Vec<u8>) -> Vec<u8> {
-    key.push(0);
-    key
-}
-
-/// The first key that does not begin with this prefix, which ends in a slash.
-fn end_of(prefix: &[u8]) -> Vec<u8> {
-    [&prefix[..prefix.len() - 1], b"0"].concat()
-}
-
-fn balance_value(balance: Cents) -> [u8; 8] {
-    balance.get().to_be_bytes()
-}
-
-fn read_balance(account: AccountId, value: &[u8]) -> Result<Cents, BankError> {
-    let cents = <[u8; 8]>::try_from(value).map(u64::from_be_bytes);
-    let balance = cents.ok().and_then(Cents::new);
-    balance.ok_or_else(|| damaged(format!("the balance of {account} is {value:02x?}")))
-}
-
-fn read_entry(transaction: TransactionId, value: &[u8]) -> Result<Operation, BankError> {
-    Operation::decode(value).map_err(|error| damaged(format!("the ledger's entry of {transaction}: {error}")))
-}
-
-fn read_redo(transaction: TransactionId, redo: &[u8]) -> Result<Operation, BankError> {
-    Operation::decode(redo).map_err(|error| BankError::Mismatch {
-        what: format!("the redo of {transaction}: {error}"),
-    })
-}
-
-fn damaged(what: impl Into<String>) -> BankError {
-    BankError::Damaged { what: what.into() }
 }

@@ -10,8 +10,9 @@ use unanimo_participant::{Participant, ParticipantOptions, StartError, StopReaso
 use unanimo_proto::transport::{Keepalive, MAX_MESSAGE_BYTES};
 use unanimo_table::{Checkpointer, SledOptions, SledTable, Table, TableError};
 
+use crate::bank_files::{DECISIONS, PARTICIPANT};
 use crate::wire::bank_server::BankServer;
-use crate::{Bank, BankName, BankService};
+use crate::{Bank, BankName, BankService, Heard};
 
 /// What a bank needs to know.
 #[derive(Clone, Debug)]
@@ -93,10 +94,15 @@ pub async fn run_on(listener: TcpListener, config: BankConfig) -> Result<(), Ban
         config.name.participant(),
         config.listen,
         config.coordinators,
-        config.data.join("participant"),
+        config.data.join(PARTICIPANT),
     );
+    let decisions = config.data.join(DECISIONS);
+    let resource_manager = Heard::new(bank.clone(), &decisions).map_err(|source| BankProcessError::Data {
+        path: decisions,
+        source,
+    })?;
     // Everything that was prepared has its holds again when this returns.
-    let participant = Participant::start(options, bank.clone()).await?;
+    let participant = Participant::start(options, resource_manager).await?;
     tracing::info!(bank = %config.name, "serving");
     let server = serve(bank, participant.clone(), listener);
     // The process ends with whichever completes first, so nothing is lost with the other.

@@ -75,6 +75,7 @@ impl Addresses {
 pub struct Cluster {
     children: BTreeMap<Role, Child>,
     addresses: Addresses,
+    folder: PathBuf,
     // Held until the end, so that another run does not take the port of a process that is being restarted.
     _ports: Ports,
 }
@@ -123,10 +124,11 @@ impl Cluster {
         let mut cluster = Self {
             children: BTreeMap::new(),
             addresses,
+            folder: folder.to_owned(),
             _ports: ports,
         };
         for role in Role::all() {
-            let data = folder.join(role.to_string());
+            let data = cluster.data(role);
             let arguments = match role {
                 Role::Coordinator(node) => {
                     let config = folder.join(format!("{role}.toml"));
@@ -149,6 +151,11 @@ impl Cluster {
             cluster.start_again(role)?;
         }
         Ok(cluster)
+    }
+
+    /// Where this process keeps its data.
+    pub fn data(&self, role: Role) -> PathBuf {
+        self.folder.join(role.to_string())
     }
 
     /// Where everybody serves.

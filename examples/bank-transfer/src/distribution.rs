@@ -3,8 +3,6 @@
 use hdrhistogram::Histogram;
 use serde::Serialize;
 
-use crate::wire;
-
 /// Some of a distribution.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
 pub struct Quantiles {
@@ -25,35 +23,6 @@ impl Quantiles {
             p99: at(0.99),
             max: histogram.max() as f64 / unit,
         }
-    }
-}
-
-/// How long branches were in doubt, added up over processes.
-#[derive(Clone, Debug)]
-pub struct InDoubt {
-    milliseconds: Histogram<u64>,
-}
-
-impl Default for InDoubt {
-    fn default() -> Self {
-        Self {
-            milliseconds: new_histogram(),
-        }
-    }
-}
-
-impl InDoubt {
-    /// Adds what one process has counted.
-    pub fn add(&mut self, counts: &[wire::InDoubtCount]) {
-        for count in counts {
-            self.milliseconds
-                .saturating_record_n(count.milliseconds, count.branches);
-        }
-    }
-
-    /// Some of it, in milliseconds.
-    pub(crate) fn quantiles(&self) -> Quantiles {
-        Quantiles::of(&self.milliseconds, 1.0)
     }
 }
 

@@ -10,10 +10,14 @@ use tonic::{Response, Status};
 use unanimo_client::{CallError, Client, Decision, TransactionId};
 
 use crate::audit::Evidence;
+use crate::auditor::SubmittedAudit;
+use crate::cluster::{Cluster, ClusterError, Role};
 use crate::faults::Injected;
 use crate::load::Submitted;
 use crate::observer::Observer;
-use crate::{AccountId, BankName, Cents, MAX_PAGE, Operation, opening_balances, wire};
+use crate::{
+    AccountId, BankFiles, BankFilesError, BankName, Cents, MAX_PAGE, Operation, opening_balances, wire,
+};
 
 /// How long one question waits; a page of a ledger takes some milliseconds.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -30,6 +34,17 @@ pub enum EvidenceError {
         bank: BankName,
         /// What it met.
         problem: String,
+    },
+    /// A bank cannot be ended.
+    #[error(transparent)]
+    Cluster(#[from] ClusterError),
+    /// What a bank leaves behind cannot be read.
+    #[error("the files of {bank}: {source}")]
+    Files {
+        /// Which one.
+        bank: BankName,
+        /// What was met.
+        source: BankFilesError,
     },
     /// The coordinators do not answer.
     #[error("the coordinators do not tell the outcome of transaction {transaction}: {source}")]
@@ -57,25 +72,31 @@ pub(crate) async fn load_accounts(observer: &Observer) -> Result<(), EvidenceErr
     Ok(())
 }
 
-/// Asks everybody, once nothing is going on any more. Adds what the banks tell about times in doubt.
+/// Asks everybody, once nothing is going on any more.
 pub(crate) async fn collect(
     observer: &Observer,
     client: &Client,
     submitted: Vec<Submitted>,
-    injected: &mut Injected,
+    audits: Vec<SubmittedAudit>,
+    injected: &Injected,
 ) -> Result<Evidence, EvidenceError> {
+    let transfers = submitted.iter().map(|submitted| submitted.transaction);
+    let all = transfers
+        .chain(audits.iter().map(|audit| audit.transaction))
+        .collect();
     let mut evidence = Evidence {
         opening: BankName::ALL.into_iter().flat_map(opening_balances).collect(),
-        recorded: recorded(client, &submitted).await?,
+        recorded: recorded(client, all).await?,
         submitted,
+        audits,
         ..Evidence::default()
     };
     for bank in BankName::ALL {
         evidence.closing.extend(accounts(observer, bank).await?);
         evidence.ledgers.insert(bank, ledger(observer, bank).await?);
+        evidence.sums.insert(bank, sums(observer, bank).await?);
         let mut client = observer.bank(bank);
         let statistics = ask(bank, client.get_statistics(wire::GetStatisticsRequest {})).await?;
-        injected.in_doubt.add(&statistics.in_doubt_times);
         let refused_before = injected.refused_messages.get(&bank).copied().unwrap_or(0);
         evidence
             .refused_messages
@@ -86,10 +107,9 @@ pub(crate) async fn collect(
 
 async fn recorded(
     client: &Client,
-    submitted: &[Submitted],
+    transactions: Vec<TransactionId>,
 ) -> Result<BTreeMap<TransactionId, Decision>, EvidenceError> {
-    let asked = submitted.iter().map(|submitted| async {
-        let transaction = submitted.transaction;
+    let asked = transactions.into_iter().map(|transaction| async move {
         let outcome = client.outcome(transaction, PATIENCE).await;
         let decision = outcome.map_err(|source| EvidenceError::Coordinators { transaction, source })?;
         Ok(decision.map(|decision| (transaction, decision)))
@@ -155,6 +175,47 @@ async fn ledger(
             );
         }
     }
+}
+
+async fn sums(observer: &Observer, bank: BankName) -> Result<BTreeMap<TransactionId, u64>, EvidenceError> {
+    let mut client = observer.bank(bank);
+    let mut sums = BTreeMap::new();
+    let mut after = String::new();
+    loop {
+        let request = wire::ListAuditsRequest {
+            after,
+            limit: MAX_PAGE as u32,
+        };
+        let page = ask(bank, client.list_audits(request)).await?.entries;
+        let Some(last) = page.last() else { return Ok(sums) };
+        after = last.transaction.clone();
+        for entry in page {
+            let transaction = entry.transaction.parse();
+            let transaction = transaction.map_err(|error| unreadable(bank, error))?;
+            sums.insert(transaction, entry.total_cents);
+        }
+    }
+}
+
+/// Ends the banks and reads what they leave behind: their own word on what they promised, and when they heard how it
+/// ended.
+pub(crate) async fn read_bank_files(
+    cluster: &mut Cluster,
+) -> Result<BTreeMap<BankName, BankFiles>, EvidenceError> {
+    let mut files = BTreeMap::new();
+    for bank in BankName::ALL {
+        let role = Role::Bank(bank);
+        cluster.kill(role)?;
+        let folder = cluster.data(role);
+        // It may be many megabytes.
+        let read = tokio::task::spawn_blocking(move || BankFiles::read(&folder)).await;
+        let read = match read {
+            Ok(read) => read.map_err(|source| EvidenceError::Files { bank, source })?,
+            Err(error) => std::panic::resume_unwind(error.into_panic()),
+        };
+        files.insert(bank, read);
+    }
+    Ok(files)
 }
 
 async fn ask<A>(

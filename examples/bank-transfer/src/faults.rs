@@ -1,83 +1,26 @@
 //! Kills processes while the load runs, and starts them again.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use thiserror::Error;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
+use unanimo_core::Timestamp;
+use unanimo_proto::transport::{Clock as _, SystemClock};
 
 use crate::BankName;
 use crate::cluster::{Cluster, ClusterError, Role};
-use crate::distribution::InDoubt;
 use crate::observer::{Observer, POLL_EVERY};
-use crate::progress::{Progress, Reached};
+use crate::progress::Progress;
+use crate::schedule::{Extent, Fault, Schedule, Victim};
 
 /// How long a new leader may take. It is there within about a second on a healthy machine.
 const LONGEST_ELECTION: Duration = Duration::from_secs(60);
 /// How often it is looked whether everybody is still there.
 const CHECK_EVERY: Duration = Duration::from_millis(200);
-
-/// Who is killed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Victim {
-    /// The coordinator that leads at that moment.
-    Leader,
-    /// A bank.
-    Bank(BankName),
-}
-
-/// One fault: when, who, and for how long.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Fault {
-    /// When so many of a hundred transfers are finished.
-    pub at_percent: usize,
-    /// Who is killed.
-    pub victim: Victim,
-    /// How long it stays away.
-    pub away: Duration,
-}
-
-/// The faults of a run, in their order.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Schedule {
-    faults: VecDeque<Fault>,
-}
-
-impl Schedule {
-    /// No faults.
-    pub fn none() -> Self {
-        Self::default()
-    }
-
-    /// The leader after a quarter, and the bank of the hot account after six tenths.
-    pub fn usual() -> Self {
-        let leader = Fault {
-            at_percent: 25,
-            victim: Victim::Leader,
-            away: Duration::from_millis(1500),
-        };
-        let bank = Fault {
-            at_percent: 60,
-            victim: Victim::Bank(BankName::South),
-            away: Duration::from_secs(1),
-        };
-        Self {
-            faults: VecDeque::from([leader, bank]),
-        }
-    }
-
-    /// Takes the next fault if its time has come. Its time comes while transfers are under way, however few there
-    /// are: the first of three is finished at 33 %, so a fault at 25 % comes before it.
-    fn take_due(&mut self, reached: Reached, transfers: usize) -> Option<Fault> {
-        let due = |fault: &Fault| reached.finished >= transfers * fault.at_percent / 100;
-        if self.faults.front().is_some_and(due) {
-            self.faults.pop_front()
-        } else {
-            None
-        }
-    }
-}
+/// How much later a kill is tried again that cannot be afforded yet.
+const POSTPONE: Duration = Duration::from_millis(50);
 
 /// What was done to the processes.
 #[derive(Debug, Default)]
@@ -88,8 +31,8 @@ pub struct Injected {
     pub participant_kills: u64,
     /// For each leader killed, how long nobody led.
     pub without_leader: Vec<Duration>,
-    /// What banks had counted until they were killed.
-    pub in_doubt: InDoubt,
+    /// For each leader killed, when: from before it until it was gone, by the wall clock.
+    pub leader_deaths: Vec<(Timestamp, Timestamp)>,
     /// Messages that banks had refused as violations until they were killed.
     pub refused_messages: BTreeMap<BankName, u64>,
 }
@@ -111,27 +54,29 @@ pub struct Faults<'a> {
     observer: Observer,
     schedule: Schedule,
     progress: Progress,
-    transfers: usize,
+    extent: Extent,
+    started: Instant,
     away: Vec<(Instant, Role)>,
     elections: JoinSet<Option<Duration>>,
     injected: Injected,
 }
 
 impl<'a> Faults<'a> {
-    /// The faults of this schedule over so many transfers.
+    /// The faults of this schedule over a load of this extent, which starts now.
     pub fn new(
         cluster: &'a mut Cluster,
         observer: Observer,
         schedule: Schedule,
         progress: Progress,
-        transfers: usize,
+        extent: Extent,
     ) -> Self {
         Self {
             cluster,
             observer,
             schedule,
             progress,
-            transfers,
+            extent,
+            started: Instant::now(),
             away: Vec::new(),
             elections: JoinSet::new(),
             injected: Injected::default(),
@@ -143,8 +88,12 @@ impl<'a> Faults<'a> {
         let mut reached = self.progress.reached();
         loop {
             let now = *reached.borrow_and_update();
-            while let Some(fault) = self.schedule.take_due(now, self.transfers) {
+            let percent = self.extent.percent(now.finished, self.started.elapsed());
+            while let Some(fault) = self.schedule.take_due(percent) {
                 self.kill(fault).await?;
+            }
+            if !now.over {
+                self.kill_again().await?;
             }
             self.restart_due()?;
             self.cluster.check()?;
@@ -152,9 +101,11 @@ impl<'a> Faults<'a> {
                 break;
             }
             let next_restart = self.away.iter().map(|(due, _)| *due).min();
-            let wake = next_restart
-                .unwrap_or_else(|| Instant::now() + CHECK_EVERY)
-                .min(Instant::now() + CHECK_EVERY);
+            let next_kill = self.schedule.next_repeat().map(|due| self.started + due);
+            let wake = [next_restart, next_kill]
+                .into_iter()
+                .flatten()
+                .fold(Instant::now() + CHECK_EVERY, Instant::min);
             // Both arms may be dropped: the loop looks at everything again.
             tokio::select! {
                 changed = reached.changed(), if !now.over => {
@@ -170,6 +121,25 @@ impl<'a> Faults<'a> {
         Ok(self.injected)
     }
 
+    /// Kills whoever is killed again and again, if it is time and enough others are there.
+    async fn kill_again(&mut self) -> Result<(), FaultError> {
+        for victim in self.schedule.repeats_due(self.started.elapsed()) {
+            let can_spare = match victim {
+                Victim::Leader => self.observer.all_coordinators_caught_up().await,
+                Victim::Bank(_) => !self.away.iter().any(|(_, role)| matches!(role, Role::Bank(_))),
+            };
+            // By this clock, and not by the one of the last line: asking takes a while.
+            let now = self.started.elapsed();
+            if can_spare {
+                let fault = self.schedule.take_repeat(victim, now);
+                self.kill(fault).await?;
+            } else {
+                self.schedule.postpone(victim, now + POSTPONE);
+            }
+        }
+        Ok(())
+    }
+
     async fn kill(&mut self, fault: Fault) -> Result<(), FaultError> {
         let role = match fault.victim {
             Victim::Leader => Role::Coordinator(self.find_leader().await?),
@@ -178,7 +148,9 @@ impl<'a> Faults<'a> {
         match role {
             Role::Coordinator(_) => {
                 let (observer, killed) = (self.observer.clone(), Instant::now());
+                let before = SystemClock.now();
                 self.kill_now(role, "the leader", fault.away)?;
+                self.injected.leader_deaths.push((before, SystemClock.now()));
                 self.injected.leader_kills += 1;
                 self.elections
                     .spawn(async move { observer.until_leader(killed, LONGEST_ELECTION).await });
@@ -186,7 +158,6 @@ impl<'a> Faults<'a> {
             Role::Bank(bank) => {
                 // What it has counted is lost with it. What it counts between this answer and its end is not known.
                 if let Some(statistics) = self.observer.statistics(bank).await {
-                    self.injected.in_doubt.add(&statistics.in_doubt_times);
                     *self.injected.refused_messages.entry(bank).or_default() += statistics.violations;
                 }
                 self.kill_now(role, "a bank", fault.away)?;
@@ -230,50 +201,5 @@ impl<'a> Faults<'a> {
             tokio::time::sleep(POLL_EVERY).await;
         }
         Err(FaultError::NoLeader)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// After how many of so many transfers each victim of the usual schedule is killed.
-    fn killed_after(transfers: usize) -> Vec<(usize, Victim)> {
-        let mut schedule = Schedule::usual();
-        let mut killed = Vec::new();
-        for finished in 0..=transfers {
-            while let Some(fault) = schedule.take_due(
-                Reached {
-                    finished,
-                    over: false,
-                },
-                transfers,
-            ) {
-                killed.push((finished, fault.victim));
-            }
-        }
-        killed
-    }
-
-    #[test]
-    fn the_usual_schedule_kills_the_leader_and_a_bank_however_few_transfers_there_are() {
-        let (leader, bank) = (Victim::Leader, Victim::Bank(BankName::South));
-        assert_eq!(killed_after(10_000), [(2500, leader), (6000, bank)]);
-        assert_eq!(killed_after(10), [(2, leader), (6, bank)]);
-        assert_eq!(killed_after(3), [(0, leader), (1, bank)]);
-        assert_eq!(killed_after(1), [(0, leader), (0, bank)]);
-    }
-
-    #[test]
-    fn a_load_that_jumps_ahead_gets_every_fault() {
-        let mut schedule = Schedule::usual();
-        let end = Reached {
-            finished: 100,
-            over: true,
-        };
-        assert!(schedule.take_due(end, 100).is_some());
-        assert!(schedule.take_due(end, 100).is_some());
-        assert_eq!(schedule.take_due(end, 100), None);
-        assert_eq!(Schedule::none().take_due(end, 100), None);
     }
 }

@@ -23,10 +23,34 @@ const BEYOND_ANY_BALANCE: u64 = 500_000_000;
 /// within a bank, and about one in thirty has to be refused, for an account that nobody opened or for an amount that
 /// nobody has. More are refused once busy accounts run dry.
 pub fn generate(transfers: usize, seed: u64) -> Vec<Transfer> {
-    let mut random = StdRng::seed_from_u64(seed);
-    (0..transfers)
-        .map(|place| transfer(place as u64, &mut random))
-        .collect()
+    Generator::new(seed).take(transfers).collect()
+}
+
+/// Makes the transfers of a seed one after the other, without end.
+#[derive(Debug)]
+pub struct Generator {
+    random: StdRng,
+    place: u64,
+}
+
+impl Generator {
+    /// The transfers of this seed.
+    pub fn new(seed: u64) -> Self {
+        Self {
+            random: StdRng::seed_from_u64(seed),
+            place: 0,
+        }
+    }
+}
+
+impl Iterator for Generator {
+    type Item = Transfer;
+
+    fn next(&mut self) -> Option<Transfer> {
+        let made = transfer(self.place, &mut self.random);
+        self.place += 1;
+        Some(made)
+    }
 }
 
 /// Writes transfers as a CSV file that [`read`](crate::input::read) takes.

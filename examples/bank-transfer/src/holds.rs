@@ -76,28 +76,57 @@ impl Holds {
         self.release(transaction);
         let needed = operation.amount();
         for account in operation.accounts() {
-            let Some(balance) = balance(account)? else {
-                return Ok(Err(Refusal::UnknownAccount { account }));
+            let balance = balance(account)?;
+            let checked = if operation.debited() == Some(account) {
+                self.check(account, needed, balance)
+            } else {
+                self.check_room(account, needed, balance)
             };
-            let held = self.accounts.get(&account).copied().unwrap_or_default();
-            if operation.debited() == Some(account) {
-                let available = held.available(balance);
-                if available < needed {
-                    return Ok(Err(Refusal::InsufficientFunds {
-                        account,
-                        available,
-                        needed,
-                    }));
-                }
-            } else if !held.has_room(balance, needed) {
-                return Ok(Err(Refusal::BalanceTooLarge {
-                    account,
-                    amount: needed,
-                }));
+            if let Err(refusal) = checked {
+                return Ok(Err(refusal));
             }
         }
         self.hold(transaction, operation);
         Ok(Ok(()))
+    }
+
+    /// Whether a debit of this much could be promised. Nothing is held.
+    pub(crate) fn check(
+        &self,
+        account: AccountId,
+        needed: Cents,
+        balance: Option<Cents>,
+    ) -> Result<(), Refusal> {
+        let Some(balance) = balance else {
+            return Err(Refusal::UnknownAccount { account });
+        };
+        let held = self.accounts.get(&account).copied().unwrap_or_default();
+        let available = held.available(balance);
+        if available < needed {
+            return Err(Refusal::InsufficientFunds {
+                account,
+                available,
+                needed,
+            });
+        }
+        Ok(())
+    }
+
+    /// Whether a credit of this much could be promised.
+    fn check_room(&self, account: AccountId, amount: Cents, balance: Option<Cents>) -> Result<(), Refusal> {
+        let Some(balance) = balance else {
+            return Err(Refusal::UnknownAccount { account });
+        };
+        let held = self.accounts.get(&account).copied().unwrap_or_default();
+        if !held.has_room(balance, amount) {
+            return Err(Refusal::BalanceTooLarge { account, amount });
+        }
+        Ok(())
+    }
+
+    /// Whether nobody is promised anything.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.promises.is_empty()
     }
 
     /// Takes the holds of a promise that was made before a restart, without asking whether it could be made today.

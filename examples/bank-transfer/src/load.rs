@@ -1,18 +1,34 @@
 //! The initiator: submits every transfer and keeps what it is told.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use hdrhistogram::Histogram;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use unanimo_client::{Client, Decision, SubmitError, TransactionId};
+use unanimo_core::{Operation, ParticipantId};
 
 use crate::Transfer;
 use crate::distribution::new_histogram;
+use crate::generate::Generator;
 use crate::operation::branches;
 use crate::progress::Progress;
+
+/// What is transferred.
+#[derive(Clone, Debug)]
+pub enum Work {
+    /// These.
+    Listed(Vec<Transfer>),
+    /// As many as there is time for, of this seed.
+    Generated {
+        /// What they are made from.
+        seed: u64,
+        /// For how long new ones are started.
+        lasting: Duration,
+    },
+}
 
 /// How the load is made.
 #[derive(Clone, Copy, Debug)]
@@ -32,6 +48,16 @@ pub enum Told {
     Refused(String),
     /// Nobody said. It may have happened or not.
     Unknown(String),
+}
+
+impl Told {
+    /// The outcome, if it was told.
+    pub(crate) fn decision(&self) -> Option<&Decision> {
+        match self {
+            Self::Decided(decision) => Some(decision),
+            Self::Refused(_) | Self::Unknown(_) => None,
+        }
+    }
 }
 
 /// A transfer that was submitted.
@@ -58,17 +84,11 @@ pub struct Load {
 
 /// Submits transfers until all are answered. After the first one whose outcome is unknown no more are started: with
 /// that much patience the cluster is not coming back, and every other one would take as long.
-pub async fn submit_all(
-    client: Client,
-    transfers: Arc<[Transfer]>,
-    options: LoadOptions,
-    progress: &Progress,
-) -> Load {
+pub async fn submit_all(client: Client, work: Work, options: LoadOptions, progress: &Progress) -> Load {
     let started = Instant::now();
     let initiator = Arc::new(Initiator {
         client,
-        transfers,
-        next: AtomicUsize::new(0),
+        rest: Mutex::new(Rest::new(work, started)),
         stopped: AtomicBool::new(false),
         patience: options.patience,
         progress: progress.clone(),
@@ -77,7 +97,7 @@ pub async fn submit_all(
     for _ in 0..options.in_flight {
         workers.spawn(Arc::clone(&initiator).work());
     }
-    let mut answers: Vec<(usize, Submitted, Duration)> = Vec::new();
+    let mut answers: Vec<(Submitted, Duration)> = Vec::new();
     while let Some(worker) = workers.join_next().await {
         match worker {
             Ok(some) => answers.extend(some),
@@ -87,14 +107,14 @@ pub async fn submit_all(
     }
     let elapsed = started.elapsed();
     progress.over();
-    answers.sort_by_key(|(place, ..)| *place);
+    answers.sort_by_key(|(submitted, _)| submitted.transfer.row);
     let mut latencies = new_histogram();
-    for (_, submitted, latency) in &answers {
+    for (submitted, latency) in &answers {
         if matches!(submitted.told, Told::Decided(_)) {
             latencies.saturating_record(u64::try_from(latency.as_micros()).unwrap_or(u64::MAX));
         }
     }
-    let submitted = answers.into_iter().map(|(_, submitted, _)| submitted).collect();
+    let submitted = answers.into_iter().map(|(submitted, _)| submitted).collect();
     Load {
         submitted,
         latencies,
@@ -102,11 +122,36 @@ pub async fn submit_all(
     }
 }
 
+/// What is not started yet.
+enum Rest {
+    Listed(std::vec::IntoIter<Transfer>),
+    Generated { generator: Generator, until: Instant },
+}
+
+impl Rest {
+    fn new(work: Work, started: Instant) -> Self {
+        match work {
+            Work::Listed(transfers) => Self::Listed(transfers.into_iter()),
+            Work::Generated { seed, lasting } => Self::Generated {
+                generator: Generator::new(seed),
+                until: started + lasting,
+            },
+        }
+    }
+
+    fn next(&mut self) -> Option<Transfer> {
+        match self {
+            Self::Listed(transfers) => transfers.next(),
+            Self::Generated { generator, until } if Instant::now() < *until => generator.next(),
+            Self::Generated { .. } => None,
+        }
+    }
+}
+
 /// What the workers share.
 struct Initiator {
     client: Client,
-    transfers: Arc<[Transfer]>,
-    next: AtomicUsize,
+    rest: Mutex<Rest>,
     stopped: AtomicBool,
     patience: Duration,
     progress: Progress,
@@ -114,19 +159,17 @@ struct Initiator {
 
 impl Initiator {
     /// Submits one transfer after the other until none is left.
-    async fn work(self: Arc<Self>) -> Vec<(usize, Submitted, Duration)> {
+    async fn work(self: Arc<Self>) -> Vec<(Submitted, Duration)> {
         let mut answers = Vec::new();
         while !self.stopped.load(Ordering::Relaxed) {
-            let place = self.next.fetch_add(1, Ordering::Relaxed);
-            let Some(transfer) = self.transfers.get(place) else {
-                break;
-            };
+            let next = self.rest.lock().unwrap_or_else(PoisonError::into_inner).next();
+            let Some(transfer) = next else { break };
             let started = Instant::now();
-            let submitted = self.submit(transfer.clone()).await;
+            let submitted = self.submit(transfer).await;
             if let Told::Unknown(_) = submitted.told {
                 self.stopped.store(true, Ordering::Relaxed);
             }
-            answers.push((place, submitted, started.elapsed()));
+            answers.push((submitted, started.elapsed()));
             self.progress.finished_one();
         }
         answers
@@ -136,15 +179,25 @@ impl Initiator {
         // Made once: the client repeats it with the same id, so it happens at most once.
         let transaction = self.client.new_transaction();
         let branches = branches(transfer.from, transfer.to, transfer.amount);
-        let told = match self.client.submit(transaction, branches, self.patience).await {
-            Ok(decision) => Told::Decided(decision),
-            Err(error @ SubmitError::Refused { .. }) => Told::Refused(error.to_string()),
-            Err(error @ SubmitError::Unknown { .. }) => Told::Unknown(error.to_string()),
-        };
+        let told = submit(&self.client, transaction, branches, self.patience).await;
         Submitted {
             transfer,
             transaction,
             told,
         }
+    }
+}
+
+/// Submits a transaction until its outcome is known or patience is over.
+pub(crate) async fn submit(
+    client: &Client,
+    transaction: TransactionId,
+    branches: Vec<(ParticipantId, Operation)>,
+    patience: Duration,
+) -> Told {
+    match client.submit(transaction, branches, patience).await {
+        Ok(decision) => Told::Decided(decision),
+        Err(error @ SubmitError::Refused { .. }) => Told::Refused(error.to_string()),
+        Err(error @ SubmitError::Unknown { .. }) => Told::Unknown(error.to_string()),
     }
 }

@@ -8,10 +8,10 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use bank_transfer::faults::Schedule;
-use bank_transfer::load::LoadOptions;
+use bank_transfer::load::{LoadOptions, Work};
 use bank_transfer::progress::Progress;
 use bank_transfer::report::Report;
+use bank_transfer::schedule::Schedule;
 use bank_transfer::{Options, bank_process, generate, input};
 use clap::Parser as _;
 use tempfile::TempDir;
@@ -80,25 +80,26 @@ async fn transfer(arguments: RunArguments) -> Result<ExitCode, AnyError> {
     // Listened for from here on: a run that is interrupted still has to end its processes.
     let interrupted = until_terminated()?;
     // Everything that the user may have got wrong comes before anything is started.
-    let (transfers, input, seed) = read_transfers(&arguments)?;
+    let (work, input, seed) = read_work(&arguments)?;
+    let transfers = match &work {
+        Work::Listed(transfers) => Some(transfers.len()),
+        Work::Generated { .. } => None,
+    };
     let folder = Folder::new(arguments.data.as_deref())?;
     let options = Options {
-        transfers,
+        work,
         input,
         seed,
         load: LoadOptions {
             in_flight: arguments.in_flight,
             patience: PATIENCE,
         },
-        schedule: if arguments.no_faults {
-            Schedule::none()
-        } else {
-            Schedule::usual()
-        },
+        schedule: schedule(&arguments),
+        audit_every: arguments.audit_every,
         folder: folder.path().to_owned(),
         executable: std::env::current_exe()?,
     };
-    let progress = Progress::new(options.transfers.len());
+    let progress = Progress::new(transfers);
     // Dropped with everything in it, the run ends its processes.
     let report = tokio::select! {
         report = bank_transfer::run(options, &progress) => report,
@@ -125,22 +126,36 @@ async fn transfer(arguments: RunArguments) -> Result<ExitCode, AnyError> {
     }
 }
 
-fn read_transfers(
-    arguments: &RunArguments,
-) -> Result<(Vec<bank_transfer::Transfer>, String, Option<u64>), input::InputError> {
-    match (&arguments.input, arguments.transfers) {
-        (Some(file), _) => Ok((input::read_file(file)?, file.display().to_string(), None)),
-        (None, Some(count)) => {
-            eprintln!("{count} transfers are generated with --seed {}", arguments.seed);
-            Ok((
-                generate::generate(count, arguments.seed),
-                format!("{count} generated"),
-                Some(arguments.seed),
-            ))
+fn schedule(arguments: &RunArguments) -> Schedule {
+    match (arguments.kill_leader_every, arguments.kill_bank_every) {
+        _ if arguments.no_faults => Schedule::none(),
+        (None, None) => Schedule::usual(),
+        (leader_every, bank_every) => Schedule::repeated(leader_every, bank_every),
+    }
+}
+
+/// What to transfer, where it comes from, and its seed if it is generated.
+fn read_work(arguments: &RunArguments) -> Result<(Work, String, Option<u64>), input::InputError> {
+    let seed = arguments.seed;
+    match (&arguments.input, arguments.transfers, arguments.seconds) {
+        (Some(file), _, _) => {
+            let transfers = input::read_file(file)?;
+            Ok((Work::Listed(transfers), file.display().to_string(), None))
         }
-        (None, None) => {
+        (None, Some(count), _) => {
+            eprintln!("{count} transfers are generated with --seed {seed}");
+            let transfers = generate::generate(count, seed);
+            Ok((Work::Listed(transfers), format!("{count} generated"), Some(seed)))
+        }
+        (None, None, Some(seconds)) => {
+            eprintln!("transfers are generated with --seed {seed} for {seconds} s");
+            let lasting = Duration::from_secs(seconds as u64);
+            let work = Work::Generated { seed, lasting };
+            Ok((work, format!("generated for {seconds} s"), Some(seed)))
+        }
+        (None, None, None) => {
             let transfers = input::read(generate::SAMPLE.as_bytes(), generate::SAMPLE_NAME)?;
-            Ok((transfers, generate::SAMPLE_NAME.to_owned(), None))
+            Ok((Work::Listed(transfers), generate::SAMPLE_NAME.to_owned(), None))
         }
     }
 }

@@ -97,6 +97,23 @@ impl Observer {
         BankName::ALL.iter().all(registered)
     }
 
+    /// Whether every coordinator has what was decided up to now, so that one can be spared.
+    pub async fn all_coordinators_caught_up(&self) -> bool {
+        let Some(leader) = self.leader().await else {
+            return false;
+        };
+        // Asked after the leader: by now they know of more.
+        for &node in self.coordinators.keys() {
+            let caught_up = self.status(node).await.is_some_and(|status| {
+                status.leader == leader.node && status.last_log_index >= leader.applied_index
+            });
+            if !caught_up {
+                return false;
+            }
+        }
+        true
+    }
+
     /// Whether anything is still going on.
     pub async fn rest(&self) -> Rest {
         for &node in self.coordinators.keys() {

@@ -43,7 +43,7 @@ pub struct MalformedOperation {
 }
 
 impl MalformedOperation {
-    fn new(problem: impl Into<String>) -> Self {
+    pub(crate) fn new(problem: impl Into<String>) -> Self {
         Self {
             problem: problem.into(),
         }
@@ -173,18 +173,21 @@ impl Operation {
                     amount: amount(transfer.amount_cents)?,
                 })
             }
+            Some(Kind::Check(_) | Kind::Audit(_) | Kind::Audited(_)) => {
+                Err(MalformedOperation::new("it moves no money"))
+            }
             None => Err(MalformedOperation::new("no operation is set")),
         }
     }
 }
 
-fn account(text: &str) -> Result<AccountId, MalformedOperation> {
+pub(crate) fn account(text: &str) -> Result<AccountId, MalformedOperation> {
     let shortened: String = text.chars().take(40).collect();
     text.parse()
         .map_err(|error| MalformedOperation::new(format!("account {shortened:?} {error}")))
 }
 
-fn amount(cents: u64) -> Result<Cents, MalformedOperation> {
+pub(crate) fn amount(cents: u64) -> Result<Cents, MalformedOperation> {
     match Cents::new(cents) {
         Some(Cents::ZERO) => Err(MalformedOperation::new("the amount is zero")),
         Some(amount) => Ok(amount),

@@ -23,20 +23,23 @@ pub(crate) struct Reached {
 }
 
 impl Progress {
-    /// The progress of so many transfers.
-    pub fn new(transfers: usize) -> Self {
+    /// The progress of so many transfers, or of as many as there is time for.
+    pub fn new(transfers: Option<usize>) -> Self {
         // Hidden by itself if standard error is no terminal.
         Self::drawn_on(ProgressDrawTarget::stderr(), transfers)
     }
 
     /// A progress that is not shown.
     pub fn hidden(transfers: usize) -> Self {
-        Self::drawn_on(ProgressDrawTarget::hidden(), transfers)
+        Self::drawn_on(ProgressDrawTarget::hidden(), Some(transfers))
     }
 
-    fn drawn_on(target: ProgressDrawTarget, transfers: usize) -> Self {
-        let bar = ProgressBar::with_draw_target(Some(transfers as u64), target);
-        let style = "{bar:40} {percent:>3} % {pos}/{len} transfers, {rate} a second, {elapsed} {msg}";
+    fn drawn_on(target: ProgressDrawTarget, transfers: Option<usize>) -> Self {
+        let bar = ProgressBar::with_draw_target(transfers.map(|transfers| transfers as u64), target);
+        let style = match transfers {
+            Some(_) => "{bar:40} {percent:>3} % {pos}/{len} transfers, {rate} a second, {elapsed} {msg}",
+            None => "{spinner} {pos} transfers, {rate} a second, {elapsed} {msg}",
+        };
         match ProgressStyle::with_template(style) {
             Ok(style) => bar.set_style(style.with_key("rate", write_rate)),
             Err(error) => unreachable!("the template is a constant: {error}"),

@@ -1,15 +1,16 @@
 //! What a run has shown, for people and for programs.
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::time::Duration;
 
 use serde::Serialize;
+use unanimo_coordinator::RaftConfig;
 use unanimo_core::{AbortReason, Decision};
 
 use crate::audit::Audit;
 use crate::distribution::Quantiles;
 use crate::faults::Injected;
+use crate::in_doubt::{InDoubt, InDoubtTimes};
 use crate::load::{Load, Submitted, Told};
 
 /// Violations that are shown; all of them are counted.
@@ -22,7 +23,7 @@ pub struct Report {
     pub input: String,
     /// The seed, if they were generated.
     pub seed: Option<u64>,
-    /// Transfers of the input.
+    /// Transfers of the input; in a run that lasts for a given time, those there was time for.
     pub transfers: u64,
     /// Transfers that were submitted: all of them, unless some outcome was unknown.
     pub submitted: u64,
@@ -40,6 +41,16 @@ pub struct Report {
     pub violations: u64,
     /// The first of them, for people.
     pub first_violations: Vec<String>,
+    /// Transactions that were aborted although every bank concerned had promised. They are among the violations too.
+    pub aborted_fully_prepared: u64,
+    /// Audits that ran during the transfers, and committed.
+    pub audits: u64,
+    /// Those of them that saw another sum than there is. They are among the violations too.
+    pub audits_wrong: u64,
+    /// Audits that made way for transfers, or met a bank that was away.
+    pub audits_refused: u64,
+    /// Audits of which the auditor was not told what happened.
+    pub audits_unknown: u64,
     /// The sum of all accounts before.
     pub total_before: u128,
     /// The sum of all accounts after.
@@ -50,14 +61,28 @@ pub struct Report {
     pub participant_kills: u64,
     /// The longest time without a leader after a kill, until a new one took transactions.
     pub without_leader_ms: f64,
+    /// How long a follower waits for a leader that is silent before it asks for votes, as configured.
+    pub election_timeout_ms: ElectionTimeout,
     /// From the submission to the definite answer.
     pub latency_ms: Quantiles,
-    /// From a branch's promise until it knew the decision, over both banks.
-    pub in_doubt_ms: Quantiles,
+    /// From a branch's promise until its bank knew the decision, for the branches that were prepared when a leader
+    /// was killed. None if no leader was.
+    pub in_doubt_ms: InDoubt,
+    /// The same for every branch.
+    pub in_doubt_all_ms: InDoubt,
     /// Definite answers for each second of the load.
     pub transfers_per_second: f64,
     /// How long the load took, in seconds.
     pub load_seconds: f64,
+}
+
+/// The configured limits of an election timeout.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct ElectionTimeout {
+    /// The shortest.
+    pub min: u64,
+    /// The longest.
+    pub max: u64,
 }
 
 /// What a report is made of.
@@ -68,6 +93,7 @@ pub(crate) struct Findings {
     pub(crate) transfers: usize,
     pub(crate) load: Load,
     pub(crate) injected: Injected,
+    pub(crate) in_doubt: InDoubtTimes,
     pub(crate) audit: Audit,
 }
 
@@ -79,8 +105,10 @@ impl Report {
             transfers,
             load,
             injected,
+            in_doubt,
             audit,
         } = findings;
+        let raft = RaftConfig::default();
         let count = |what: fn(&Told) -> bool| {
             load.submitted
                 .iter()
@@ -107,13 +135,23 @@ impl Report {
                 .take(SHOWN)
                 .map(ToString::to_string)
                 .collect(),
+            aborted_fully_prepared: audit.aborted_fully_prepared,
+            audits: audit.audits.committed,
+            audits_wrong: audit.audits.wrong,
+            audits_refused: audit.audits.refused,
+            audits_unknown: audit.audits.unknown,
             total_before: audit.total_before,
             total_after: audit.total_after,
             leader_kills: injected.leader_kills,
             participant_kills: injected.participant_kills,
             without_leader_ms: rounded(milliseconds(longest)),
+            election_timeout_ms: ElectionTimeout {
+                min: raft.election_min_ms,
+                max: raft.election_max_ms,
+            },
             latency_ms: Quantiles::of(&load.latencies, 1000.0),
-            in_doubt_ms: injected.in_doubt.quantiles(),
+            in_doubt_ms: in_doubt.at_leader_deaths(),
+            in_doubt_all_ms: in_doubt.all(),
             transfers_per_second: rounded(load.latencies.len() as f64 / seconds.max(0.001)),
             load_seconds: rounded(seconds),
         }
@@ -121,7 +159,8 @@ impl Report {
 
     /// Whether everything is as it should be: every transfer has a definite outcome, and the audit found nothing.
     pub fn holds(&self) -> bool {
-        let all_definite = self.unknown == 0 && self.refused == 0 && self.submitted == self.transfers;
+        let all_definite =
+            self.unknown + self.audits_unknown + self.refused == 0 && self.submitted == self.transfers;
         all_definite && self.violations == 0 && self.total_before == self.total_after
     }
 }
@@ -154,224 +193,5 @@ fn kind(reason: &AbortReason) -> String {
     }
 }
 
-/// The table for people.
-impl fmt::Display for Report {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let line = |f: &mut fmt::Formatter<'_>, name: &str, value: &str| writeln!(f, "  {name:<24} {value}");
-        let times = |quantiles: &Quantiles| {
-            let Quantiles { p50, p99, max } = quantiles;
-            format!("p50 {p50:.1} ms, p99 {p99:.1} ms, max {max:.1} ms")
-        };
-        match self.seed {
-            Some(seed) => line(f, "input", &format!("{}, seed {seed}", self.input))?,
-            None => line(f, "input", &self.input)?,
-        }
-        line(
-            f,
-            "submitted",
-            &format!("{} of {}", self.submitted, self.transfers),
-        )?;
-        line(f, "committed", &self.committed.to_string())?;
-        line(f, "aborted", &self.aborted.to_string())?;
-        for (reason, count) in &self.aborted_by_reason {
-            line(f, &format!("  {reason}"), &format!("  {count}"))?;
-        }
-        line(f, "refused", &self.refused.to_string())?;
-        line(f, "unknown", &self.unknown.to_string())?;
-        line(f, "latency", &times(&self.latency_ms))?;
-        let speed = format!(
-            "{:.0} a second, for {:.1} s",
-            self.transfers_per_second, self.load_seconds
-        );
-        line(f, "transfers", &speed)?;
-        line(f, "leader killed", &times_killed(self.leader_kills))?;
-        line(f, "bank killed", &times_killed(self.participant_kills))?;
-        line(
-            f,
-            "longest without leader",
-            &format!("{:.0} ms", self.without_leader_ms),
-        )?;
-        line(f, "in doubt", &times(&self.in_doubt_ms))?;
-        line(f, "total before", &money(self.total_before))?;
-        line(f, "total after", &money(self.total_after))?;
-        line(f, "violations", &self.violations.to_string())?;
-        for violation in &self.first_violations {
-            writeln!(f, "    {violation}")?;
-        }
-        let hidden = self.violations.saturating_sub(self.first_violations.len() as u64);
-        if hidden > 0 {
-            writeln!(f, "    and {hidden} more")?;
-        }
-        match self.holds() {
-            true => write!(
-                f,
-                "The audit holds: every transfer happened exactly once or not at all, as its initiator was told."
-            ),
-            false => write!(f, "THE AUDIT DOES NOT HOLD."),
-        }
-    }
-}
-
-fn times_killed(count: u64) -> String {
-    match count {
-        0 => "not once".to_owned(),
-        1 => "once".to_owned(),
-        more => format!("{more} times"),
-    }
-}
-
-fn money(cents: u128) -> String {
-    format!("{}.{:02}", cents / 100, cents % 100)
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::audit::Violation;
-    use crate::distribution::new_histogram;
-    use crate::generate::generate;
-    use crate::wire;
-    use unanimo_core::{Timestamp, TransactionId};
-
-    fn voted_no(reason: &str) -> Told {
-        let participant = crate::BankName::North.participant();
-        Told::Decided(Decision::Abort(AbortReason::VotedNo {
-            participant,
-            reason: reason.to_owned(),
-        }))
-    }
-
-    fn report(told: Vec<Told>, audit: Audit) -> Report {
-        let transfers = generate(told.len(), 1);
-        let mut latencies = new_histogram();
-        for _ in 0..told
-            .iter()
-            .filter(|told| matches!(told, Told::Decided(_)))
-            .count()
-        {
-            latencies.record(2500).unwrap();
-        }
-        let submit = |(transfer, told): (crate::Transfer, Told)| Submitted {
-            transaction: TransactionId::new(Timestamp::from_unix_ms(transfer.row), 0),
-            transfer,
-            told,
-        };
-        let mut injected = Injected {
-            leader_kills: 1,
-            participant_kills: 2,
-            without_leader: vec![Duration::from_millis(1030), Duration::from_millis(900)],
-            ..Injected::default()
-        };
-        injected.in_doubt.add(&[wire::InDoubtCount {
-            milliseconds: 3,
-            branches: 99,
-        }]);
-        injected.in_doubt.add(&[wire::InDoubtCount {
-            milliseconds: 400,
-            branches: 1,
-        }]);
-        Report::new(Findings {
-            input: "sample".to_owned(),
-            seed: None,
-            transfers: told.len(),
-            load: Load {
-                submitted: transfers.into_iter().zip(told).map(submit).collect(),
-                latencies,
-                elapsed: Duration::from_secs(2),
-            },
-            injected,
-            audit,
-        })
-    }
-
-    fn clean() -> Audit {
-        Audit {
-            violations: vec![],
-            total_before: 123_456,
-            total_after: 123_456,
-        }
-    }
-
-    fn outcomes() -> Vec<Told> {
-        vec![
-            Told::Decided(Decision::Commit),
-            voted_no("insufficient funds: north-000001 has 1.00 available, 2.00 is needed"),
-            voted_no("insufficient funds: north-000002 has 0.00 available, 2.00 is needed"),
-            Told::Decided(Decision::Abort(AbortReason::Presumed)),
-        ]
-    }
-
-    #[test]
-    fn the_json_has_what_programs_look_for() {
-        let json: serde_json::Value =
-            serde_json::from_str(&serde_json::to_string(&report(outcomes(), clean())).unwrap()).unwrap();
-        let expected = serde_json::json!({
-            "input": "sample", "seed": null, "transfers": 4,
-            "submitted": 4, "committed": 1, "aborted": 3, "refused": 0, "unknown": 0,
-            "aborted_by_reason": { "insufficient funds": 2, "presumed": 1 },
-            "violations": 0, "first_violations": [],
-            "total_before": 123_456, "total_after": 123_456,
-            "leader_kills": 1, "participant_kills": 2, "without_leader_ms": 1030.0,
-            "latency_ms": { "p50": 2.501, "p99": 2.501, "max": 2.501 },
-            "in_doubt_ms": { "p50": 3.0, "p99": 3.0, "max": 400.0 },
-            "transfers_per_second": 2.0, "load_seconds": 2.0,
-        });
-        assert_eq!(json, expected);
-    }
-
-    #[test]
-    fn people_are_told_the_same() {
-        let text = report(outcomes(), clean()).to_string();
-        for line in [
-            "  committed                1\n",
-            "  aborted                  3\n",
-            "    insufficient funds       2\n",
-            "  longest without leader   1030 ms\n",
-            "  in doubt                 p50 3.0 ms, p99 3.0 ms, max 400.0 ms\n",
-            "  total after              1234.56\n",
-            "  bank killed              2 times\n",
-            "The audit holds",
-        ] {
-            assert!(text.contains(line), "{text}\nhas no\n{line}");
-        }
-    }
-
-    #[test]
-    fn it_holds_only_if_everything_is_definite_and_nothing_was_found() {
-        assert!(report(outcomes(), clean()).holds());
-        let mut unknown = outcomes();
-        unknown[1] = Told::Unknown("patience is over".to_owned());
-        assert!(!report(unknown, clean()).holds());
-        let mut refused = outcomes();
-        refused[1] = Told::Refused("no such participant".to_owned());
-        assert!(!report(refused, clean()).holds());
-        let mut unfinished = report(outcomes(), clean());
-        unfinished.transfers += 1;
-        assert!(!unfinished.holds());
-        let violation = Violation::MoneyCreated { cents: 1 };
-        let violated = report(
-            outcomes(),
-            Audit {
-                violations: vec![violation.clone(); 23],
-                ..clean()
-            },
-        );
-        assert!(!violated.holds());
-        assert_eq!((violated.violations, violated.first_violations.len()), (23, 20));
-        let text = violated.to_string();
-        assert!(
-            text.contains("and 3 more") && text.ends_with("THE AUDIT DOES NOT HOLD."),
-            "{text}"
-        );
-        assert!(
-            !report(
-                outcomes(),
-                Audit {
-                    total_after: 123_457,
-                    ..clean()
-                }
-            )
-            .holds()
-        );
-    }
-}
+mod tests;

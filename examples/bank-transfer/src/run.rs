@@ -1,24 +1,25 @@
 //! A run from top to bottom.
 
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::Duration;
 
 use thiserror::Error;
 use tokio::time::{Instant, sleep};
 use unanimo_client::{Client, ClientError};
 use unanimo_core::IdError;
-use unanimo_proto::transport::BadAddress;
+use unanimo_proto::transport::{BadAddress, Clock as _, SystemClock};
 
-use crate::Transfer;
 use crate::audit::audit;
+use crate::auditor::audit_again_and_again;
 use crate::cluster::{CLUSTER, Cluster, ClusterError};
-use crate::evidence::{EvidenceError, collect, load_accounts};
-use crate::faults::{FaultError, Faults, Schedule};
-use crate::load::{LoadOptions, submit_all};
+use crate::evidence::{EvidenceError, collect, load_accounts, read_bank_files};
+use crate::faults::{FaultError, Faults};
+use crate::in_doubt::InDoubtTimes;
+use crate::load::{LoadOptions, Work, submit_all};
 use crate::observer::{Observer, POLL_EVERY, Rest};
 use crate::progress::Progress;
 use crate::report::{Findings, Report};
+use crate::schedule::{Extent, Schedule};
 
 /// How long the processes may take to find each other. It takes about two seconds.
 const FORMING_PATIENCE: Duration = Duration::from_secs(60);
@@ -29,15 +30,17 @@ const REST_PATIENCE: Duration = Duration::from_secs(60);
 #[derive(Clone, Debug)]
 pub struct Options {
     /// What to transfer.
-    pub transfers: Vec<Transfer>,
+    pub work: Work,
     /// Where the transfers came from, for people.
     pub input: String,
-    /// The seed, if they were generated.
+    /// The seed, if they are generated.
     pub seed: Option<u64>,
     /// How they are submitted.
     pub load: LoadOptions,
     /// Whom to kill when.
     pub schedule: Schedule,
+    /// How often the auditor asks for the sum of all accounts, if at all.
+    pub audit_every: Option<Duration>,
     /// The folder for everybody's data. It exists and is empty.
     pub folder: PathBuf,
     /// This program.
@@ -115,29 +118,51 @@ async fn conduct(cluster: &mut Cluster, options: Options, progress: &Progress) -
     load_accounts(&observer).await?;
 
     progress.doing("");
-    let transfers: Arc<[Transfer]> = options.transfers.into();
-    let load = submit_all(client.clone(), Arc::clone(&transfers), options.load, progress);
+    let extent = match &options.work {
+        Work::Listed(transfers) => Extent::Transfers(transfers.len()),
+        Work::Generated { lasting, .. } => Extent::Time(*lasting),
+    };
+    let load = submit_all(client.clone(), options.work, options.load, progress);
+    let audits = async {
+        match options.audit_every {
+            Some(every) => {
+                audit_again_and_again(client.clone(), every, options.load.patience, progress).await
+            }
+            None => Vec::new(),
+        }
+    };
     let faults = Faults::new(
         cluster,
         observer.clone(),
         options.schedule,
         progress.clone(),
-        transfers.len(),
+        extent,
     )
     .inject();
-    // The load always comes to an end. A fault that could not be injected ends it at once.
-    let (load, mut injected) = tokio::try_join!(async { Ok(load.await) }, faults)?;
+    // The load always comes to an end, and the audits with it. A fault that could not be injected ends both at once.
+    let (load, audits, injected) =
+        tokio::try_join!(async { Ok(load.await) }, async { Ok(audits.await) }, faults)?;
 
     progress.doing("what was left undone is finished");
     until_at_rest(cluster, &observer, progress).await?;
+    let end = SystemClock.now();
     progress.doing("audit");
-    let submitted = load.submitted.clone();
-    let evidence = collect(&observer, &client, submitted, &mut injected).await?;
+    let mut evidence = collect(&observer, &client, load.submitted.clone(), audits, &injected).await?;
+    let files = read_bank_files(cluster).await?;
+    evidence.promised = files
+        .iter()
+        .map(|(&bank, files)| (bank, files.promised.keys().copied().collect()))
+        .collect();
+    let transfers = match extent {
+        Extent::Transfers(transfers) => transfers,
+        Extent::Time(_) => load.submitted.len(),
+    };
     Ok(Report::new(Findings {
         input: options.input,
         seed: options.seed,
-        transfers: transfers.len(),
+        transfers,
         load,
+        in_doubt: InDoubtTimes::new(files.values(), &injected.leader_deaths, end),
         injected,
         audit: audit(&evidence),
     }))

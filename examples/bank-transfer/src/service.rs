@@ -83,6 +83,22 @@ impl bank_server::Bank for BankService {
         }))
     }
 
+    async fn list_audits(
+        &self,
+        request: Request<wire::ListAuditsRequest>,
+    ) -> Result<Response<wire::ListAuditsReply>, Status> {
+        let request = request.into_inner();
+        let after = page_after(&request.after)?;
+        let audits = self.bank.audits(after, page_limit(request.limit))?;
+        let entry = |(transaction, total_cents): (unanimo_core::TransactionId, u64)| wire::AuditEntry {
+            transaction: transaction.to_string(),
+            total_cents,
+        };
+        Ok(Response::new(wire::ListAuditsReply {
+            entries: audits.into_iter().map(entry).collect(),
+        }))
+    }
+
     async fn get_statistics(
         &self,
         _: Request<wire::GetStatisticsRequest>,

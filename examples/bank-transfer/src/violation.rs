@@ -118,6 +118,50 @@ pub enum Violation {
         /// How much less.
         cents: u128,
     },
+    /// Every bank concerned had promised durably, and yet the decision was Abort.
+    #[error(
+        "aborted fully prepared: {transaction}: every bank concerned has the promise in its journal, the outcome is {outcome}"
+    )]
+    AbortedFullyPrepared {
+        /// The transfer or audit.
+        transaction: TransactionId,
+        /// Its outcome.
+        outcome: String,
+    },
+    /// An audit saw more or less money than there is.
+    #[error("wrong audit: audit {transaction} saw {found} cents in total, but there are {expected}")]
+    WrongAudit {
+        /// The audit.
+        transaction: TransactionId,
+        /// What the banks' sums add up to.
+        found: u128,
+        /// What there is.
+        expected: u128,
+    },
+    /// An audit committed, and a bank does not know what it told it; or the reverse.
+    #[error("half an audit: the outcome of audit {transaction} is {outcome}, but {bank} has {} sum for it", if *.has_sum { "a" } else { "no" })]
+    HalfAudit {
+        /// The audit.
+        transaction: TransactionId,
+        /// Its outcome.
+        outcome: String,
+        /// The bank.
+        bank: BankName,
+        /// Whether the bank has a sum.
+        has_sum: bool,
+    },
+    /// The auditor and the coordinators disagree.
+    #[error(
+        "outcome differs: audit {transaction}: the auditor was told {told}, the coordinators have {recorded}"
+    )]
+    AuditOutcomeDiffers {
+        /// The audit.
+        transaction: TransactionId,
+        /// What the auditor was told.
+        told: String,
+        /// What the coordinators have recorded.
+        recorded: String,
+    },
     /// Somebody broke the rules of the protocol.
     #[error(
         "refused messages: the participant of {bank} refused {count} messages that break the protocol's rules"

@@ -4,7 +4,8 @@
 
 use std::collections::BTreeMap;
 
-use bank_transfer::audit::{Audit, Evidence, Violation, audit};
+use bank_transfer::audit::{Audit, AuditCounts, Evidence, Violation, audit};
+use bank_transfer::auditor::SubmittedAudit;
 use bank_transfer::load::{Submitted, Told};
 use bank_transfer::operation::operations;
 use bank_transfer::{AccountId, BankName, Cents, Operation, Transfer};
@@ -29,8 +30,16 @@ fn no_funds() -> Decision {
     })
 }
 
+fn busy() -> Decision {
+    Decision::Abort(AbortReason::VotedNo {
+        participant: BankName::South.participant(),
+        reason: "busy: transfers are under way".to_owned(),
+    })
+}
+
 /// Two accounts at each bank with 100 cents, and three transfers of 10 cents: between the banks, committed; within the
-/// north, committed; between the banks, aborted. Everything fits.
+/// north, committed; between the banks, aborted. One audit that saw 400 cents, and one that was refused after the north
+/// had promised. Everything fits.
 fn evidence() -> Evidence {
     let accounts = ["north-000001", "north-000002", "south-000001", "south-000002"].map(id);
     let opening: BTreeMap<AccountId, Cents> = accounts
@@ -71,6 +80,19 @@ fn evidence() -> Evidence {
         evidence.submitted.push(Submitted {
             transfer,
             transaction,
+            told: Told::Decided(decision),
+        });
+    }
+    for (bank, sum) in [(BankName::North, 190), (BankName::South, 210)] {
+        evidence.sums.entry(bank).or_default().insert(tx(50), sum);
+        evidence.promised.entry(bank).or_default().extend([tx(2), tx(50)]);
+    }
+    let north = evidence.promised.get_mut(&BankName::North).unwrap();
+    north.extend([tx(3), tx(4), tx(51)]);
+    for (audit, decision) in [(tx(50), Decision::Commit), (tx(51), busy())] {
+        evidence.recorded.insert(audit, decision.clone());
+        evidence.audits.push(SubmittedAudit {
+            transaction: audit,
             told: Told::Decided(decision),
         });
     }
@@ -127,7 +149,14 @@ fn what_fits_has_no_violations() {
         Audit {
             violations: vec![],
             total_before: 400,
-            total_after: 400
+            total_after: 400,
+            aborted_fully_prepared: 0,
+            audits: AuditCounts {
+                committed: 1,
+                refused: 1,
+                unknown: 0,
+                wrong: 0
+            },
         }
     );
 }
@@ -148,6 +177,7 @@ fn told_aborted_but_committed() {
         &found,
         &[
             "outcome differs: row 2, key k2, transaction 00000000-03ea-7000-8000-000000000000: the initiator was told Abort(bank-north voted No: insufficient funds: …), the coordinators have Commit",
+            "aborted fully prepared: 00000000-03ea-7000-8000-000000000000",
         ],
     );
 }
@@ -358,6 +388,93 @@ fn accounts_that_are_new_or_gone() {
             "money destroyed",
         ],
     );
+}
+
+#[test]
+fn aborted_although_every_bank_had_promised() {
+    let mut evidence = evidence();
+    // The south has promised too, and yet the third transfer was aborted; and so was the second audit.
+    let south = evidence.promised.get_mut(&BankName::South).unwrap();
+    south.extend([tx(4), tx(51)]);
+    let found = audit(&evidence);
+    assert_eq!(found.aborted_fully_prepared, 2);
+    let texts: Vec<String> = found.violations.iter().map(Violation::to_string).collect();
+    assert_found(
+        &texts,
+        &[
+            "aborted fully prepared: 00000000-03ec-7000-8000-000000000000: every bank concerned has the promise",
+            "aborted fully prepared: 00000000-041b-7000-8000-000000000000: every bank concerned has the promise",
+        ],
+    );
+    // A transfer within one bank concerns that bank alone.
+    let within = planted(|evidence| {
+        evidence.submitted[1].told = Told::Decided(no_funds());
+        evidence.recorded.insert(tx(3), no_funds());
+    });
+    assert!(
+        within
+            .iter()
+            .any(|text| text.starts_with("aborted fully prepared")),
+        "{within:?}"
+    );
+}
+
+#[test]
+fn an_audit_that_saw_another_total() {
+    for (by, found) in [(-10, 390), (10, 410)] {
+        let mut evidence = evidence();
+        let sum = evidence
+            .sums
+            .get_mut(&BankName::South)
+            .unwrap()
+            .get_mut(&tx(50))
+            .unwrap();
+        *sum = sum.checked_add_signed(by).unwrap();
+        let audited = audit(&evidence);
+        assert_eq!(audited.audits.wrong, 1);
+        let texts: Vec<String> = audited.violations.iter().map(Violation::to_string).collect();
+        assert_found(
+            &texts,
+            &[&format!("saw {found} cents in total, but there are 400")],
+        );
+    }
+}
+
+#[test]
+fn half_an_audit() {
+    let lost = planted(|evidence| {
+        evidence.sums.get_mut(&BankName::North).unwrap().remove(&tx(50));
+    });
+    assert_found(
+        &lost,
+        &[
+            "half an audit: the outcome of audit 00000000-041a-7000-8000-000000000000 is Commit, but bank-north has no sum",
+        ],
+    );
+    let left = planted(|evidence| {
+        evidence
+            .sums
+            .get_mut(&BankName::North)
+            .unwrap()
+            .insert(tx(51), 190);
+    });
+    assert_found(&left, &["but bank-north has a sum for it"]);
+}
+
+#[test]
+fn an_audit_whose_outcome_differs() {
+    let found = planted(|evidence| {
+        drop(
+            evidence
+                .recorded
+                .insert(tx(51), Decision::Abort(AbortReason::Presumed)),
+        )
+    });
+    assert_found(&found, &["outcome differs: audit 00000000-041b"]);
+    let mut unknown = evidence();
+    unknown.audits[0].told = Told::Unknown("patience is over".to_owned());
+    let audited = audit(&unknown);
+    assert_eq!((audited.violations.len(), audited.audits.unknown), (0, 1));
 }
 
 #[test]

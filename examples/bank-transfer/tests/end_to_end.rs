@@ -151,7 +151,7 @@ fn a_run_with_kills_passes_its_audit_and_says_so_in_json() {
     let [committed, aborted] = ["committed", "aborted"].map(|key| report[key].as_u64().unwrap());
     assert_eq!(committed + aborted, 300);
     assert!(committed > 200 && aborted > 0, "neither may be all: {report}");
-    for distribution in ["latency_ms", "in_doubt_ms"] {
+    for distribution in ["latency_ms", "in_doubt_ms", "in_doubt_all_ms"] {
         let [p50, p99, max] = ["p50", "p99", "max"].map(|key| report[distribution][key].as_f64().unwrap());
         assert!(0.0 < p50 && p50 <= p99 && p99 <= max, "{distribution}: {report}");
     }
@@ -183,8 +183,9 @@ fn without_faults_nobody_is_killed_and_times_in_doubt_are_told_by_the_banks() {
         (&Value::from(0), &Value::from(0))
     );
     assert_eq!(report["without_leader_ms"], 0.0);
+    assert_eq!(report["in_doubt_ms"]["count"], 0, "no leader died: {report}");
     assert!(
-        report["in_doubt_ms"]["p50"].as_f64().unwrap() > 0.0,
+        report["in_doubt_all_ms"]["p50"].as_f64().unwrap() > 0.0,
         "dozens wait for each other: {report}"
     );
     assert!(
@@ -192,6 +193,77 @@ fn without_faults_nobody_is_killed_and_times_in_doubt_are_told_by_the_banks() {
         "the data of a run that passed is removed: {}",
         stderr(&output)
     );
+}
+
+#[test]
+fn leaders_are_killed_again_and_again_while_audits_run() {
+    let output = run(&[
+        "--seconds",
+        "6",
+        "--in-flight",
+        "16",
+        "--kill-leader-every",
+        "2s",
+        "--audit-every",
+        "200ms",
+        "--json",
+    ]);
+    let errors = stderr(&output);
+    assert_eq!(output.status.code(), Some(0), "{}{errors}", stdout(&output));
+    let report: Value = serde_json::from_str(&stdout(&output)).unwrap();
+    for (key, expected) in [
+        ("unknown", 0),
+        ("refused", 0),
+        ("violations", 0),
+        ("aborted_fully_prepared", 0),
+        ("audits_wrong", 0),
+        ("audits_unknown", 0),
+        ("participant_kills", 0),
+        ("total_after", 200_000_000),
+    ] {
+        assert_eq!(report[key], expected, "{key}: {report}");
+    }
+    let number = |key: &str| report[key].as_u64().unwrap();
+    // The next one waits until everybody has caught up, however slow the machine is.
+    assert!((1..=3).contains(&number("leader_kills")), "{report}");
+    assert_eq!(
+        errors.matches("the leader, for").count() as u64,
+        number("leader_kills")
+    );
+    assert!(number("audits") > 0 && number("committed") > 0, "{report}");
+    assert!(number("submitted") == number("transfers"), "{report}");
+    let [at_deaths, all] =
+        ["in_doubt_ms", "in_doubt_all_ms"].map(|key| report[key]["count"].as_u64().unwrap());
+    assert!(
+        0 < at_deaths && at_deaths < all,
+        "some were in doubt when a leader died: {report}"
+    );
+}
+
+#[test]
+fn banks_are_killed_in_turn_while_audits_run() {
+    let output = run(&[
+        "--seconds",
+        "6",
+        "--in-flight",
+        "16",
+        "--kill-bank-every",
+        "2s",
+        "--audit-every",
+        "200ms",
+        "--json",
+    ]);
+    let errors = stderr(&output);
+    assert_eq!(output.status.code(), Some(0), "{}{errors}", stdout(&output));
+    let report: Value = serde_json::from_str(&stdout(&output)).unwrap();
+    assert_eq!(
+        (&report["violations"], &report["audits_wrong"]),
+        (&Value::from(0), &Value::from(0)),
+        "{report}"
+    );
+    assert!(report["participant_kills"].as_u64().unwrap() >= 1, "{report}");
+    assert!(report["audits"].as_u64().unwrap() > 0, "{report}");
+    assert!(errors.contains("kill -9 of bank-south, a bank"), "{errors}");
 }
 
 #[test]

@@ -98,6 +98,12 @@ async fn accounts_are_loaded_and_listed_over_the_wire() {
         .unwrap()
         .into_inner();
     assert!(ledger.entries.is_empty());
+    let audits = client
+        .list_audits(wire::ListAuditsRequest::default())
+        .await
+        .unwrap()
+        .into_inner();
+    assert!(audits.entries.is_empty());
     let statistics = client
         .get_statistics(wire::GetStatisticsRequest {})
         .await
