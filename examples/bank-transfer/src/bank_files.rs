@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use thiserror::Error;
-use unanimo_core::{Generation, Record, Timestamp, TransactionId};
+use unanimo_core::{Record, Timestamp, TransactionId};
 use unanimo_journal::{Journal, OpenError, Options, RealDisk};
 use unanimo_proto::storage::{UnreadableRecord, decode_participant_record};
 
@@ -73,7 +73,7 @@ fn read_promises(journal: &Path) -> Result<BTreeMap<TransactionId, Timestamp>, B
     let mut unreadable = None;
     let mut take = |bytes: &[u8]| -> Result<(), UnreadableRecord> {
         match decode_participant_record(bytes)?.1 {
-            Record::Started { generation, .. } => complete |= generation == Generation(1),
+            Record::Started { generation, .. } => complete |= generation.starts() == 1,
             Record::Prepared(transaction, prepared) => {
                 promised.insert(transaction, prepared.prepared_at);
             }
@@ -104,17 +104,17 @@ fn read_promises(journal: &Path) -> Result<BTreeMap<TransactionId, Timestamp>, B
 #[cfg(test)]
 mod tests {
     use super::*;
-    use unanimo_core::{Members, ParticipantId, Prepared, RequestHash};
+    use unanimo_core::{Generation, Members, ParticipantId, Prepared, RequestHash};
     use unanimo_proto::storage::encode_participant_record;
 
     fn tx(number: u64) -> TransactionId {
         TransactionId::new(Timestamp::from_unix_ms(number), 0)
     }
 
-    fn started(generation: u64) -> Record {
+    fn started(generation: u32) -> Record {
         Record::Started {
             cluster: "test".parse().unwrap(),
-            generation: Generation(generation),
+            generation: Generation::of_start(generation, 7),
         }
     }
 
