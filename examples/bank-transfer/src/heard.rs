@@ -101,4 +101,50 @@ mod tests {
         fs::write(&file, format!("soon {one}\n")).unwrap();
         assert!(read(&file).unwrap_err().to_string().contains("is no decision"));
     }
+
+    /// Does nothing, and has been told everything already.
+    struct Nothing;
+
+    impl ResourceManager for Nothing {
+        async fn prepare(&self, _: TransactionId, redo: Bytes) -> Result<Preparation, ResourceError> {
+            Ok(Preparation::Yes { redo })
+        }
+        async fn commit(&self, _: TransactionId, _: Bytes) -> Result<(), ResourceError> {
+            Ok(())
+        }
+        async fn abort(&self, _: TransactionId, _: Option<Bytes>) -> Result<(), ResourceError> {
+            Ok(())
+        }
+        async fn restore(&self, _: TransactionId, _: Bytes) -> Result<(), ResourceError> {
+            Ok(())
+        }
+    }
+
+    #[tokio::test]
+    async fn commits_and_aborts_are_noted_also_after_a_restart() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("decisions");
+        let transactions = [1, 2, 3].map(|at| TransactionId::new(Timestamp::from_unix_ms(at), 0));
+        let [committed, aborted, promised] = transactions;
+        let before = SystemClock.now();
+        for transaction in [committed, aborted] {
+            // Opened anew each time, as a process that was killed does.
+            let heard = Heard::new(Nothing, &file).unwrap();
+            heard.prepare(promised, Bytes::new()).await.unwrap();
+            heard.restore(promised, Bytes::new()).await.unwrap();
+            if transaction == committed {
+                heard.commit(transaction, Bytes::new()).await.unwrap();
+            } else {
+                heard.abort(transaction, None).await.unwrap();
+            }
+        }
+        let noted = read(&file).unwrap();
+        assert_eq!(noted.keys().copied().collect::<Vec<_>>(), [committed, aborted]);
+        assert!(
+            noted
+                .values()
+                .all(|time| (before..=SystemClock.now()).contains(time)),
+            "{noted:?}"
+        );
+    }
 }
