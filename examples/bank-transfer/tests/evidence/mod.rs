@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use bank_transfer::audit::{Audit, AuditCounts, Evidence, Violation, audit};
+use bank_transfer::audit::{Evidence, Violation, audit};
 use bank_transfer::auditor::SubmittedAudit;
 use bank_transfer::load::{Submitted, Told};
 use bank_transfer::operation::operations;
