@@ -3,6 +3,9 @@
 //! | Phase | What it means | May it abort alone? |
 //! |---|---|---|
 //! | `Unknown` | nothing is known of the transaction | yes |
+//! | `Joining` | the resource manager is working on an operation that the application brought | yes |
+//! | `Joined` | such work is done and held, and nobody has asked for a vote | yes |
+//! | `Interrupted` | as `Joining`, but the work has been given up meanwhile | it does |
 //! | `Preparing` | the resource manager is working on the operation | yes |
 //! | `Cancelling` | as before, but an Abort has arrived meanwhile | it does |
 //! | `Promising` | the resource manager could commit; the Prepared record is not durable yet | yes |
@@ -12,7 +15,11 @@
 //! | `Recording` | committed by the resource manager; the Committed record is not durable yet | – |
 //! | `Finished` | committed, aborted (a tombstone, R4) or read-only | – |
 
+mod join;
+
 use bytes::Bytes;
+
+pub use join::{JoinAnswer, JoinRequest, Work};
 
 use crate::record::Contradiction;
 use crate::{
@@ -55,6 +62,10 @@ pub enum Resolution {
 /// What may happen to a branch.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum BranchInput {
+    /// The application brings an operation of an interactive transaction.
+    Join(JoinRequest),
+    /// The deadline of what was joined has passed.
+    DeadlinePassed,
     /// A coordinator asks for a vote.
     Prepare(PrepareRequest),
     /// The resource manager has finished working on the operation.
@@ -79,6 +90,17 @@ pub enum BranchInput {
 pub enum BranchEffect {
     /// Have the resource manager work on the operation; come back with [`BranchInput::Resolved`].
     Prepare(Operation),
+    /// The same for a further operation of an interactive transaction that holds something already.
+    Extend {
+        /// What the resource manager gave for what it holds.
+        redo: Bytes,
+        /// What to do as well.
+        operation: Operation,
+    },
+    /// Answer whoever brought the operation that is under way.
+    TellJoiner(JoinAnswer),
+    /// Answer whoever brought the operation of this input.
+    AnswerJoin(JoinAnswer),
     /// Make the record durable, **then** come back with [`BranchInput::Recorded`]; nothing may be said before.
     Record(Record),
     /// Write the record when convenient: losing it in a crash breaks no rule (R4).
@@ -132,6 +154,27 @@ pub enum Finish {
 pub enum Phase {
     /// Nothing is known of it.
     Unknown,
+    /// The resource manager is working on an operation of an interactive transaction.
+    Joining {
+        /// The operation.
+        request: JoinRequest,
+        /// What was done before it.
+        done: Option<Work>,
+    },
+    /// Work is done, and held until somebody asks for a vote or the deadline passes.
+    Joined {
+        /// The work.
+        work: Work,
+        /// When it is let go, by this participant's clock.
+        deadline: Timestamp,
+    },
+    /// The resource manager is working on an operation, for nothing.
+    Interrupted {
+        /// What was done before it.
+        done: Option<Work>,
+        /// What a late Prepare is told.
+        reason: String,
+    },
     /// The resource manager is working.
     Preparing(PrepareRequest),
     /// The resource manager is working, for nothing.
@@ -202,6 +245,9 @@ impl Branch {
         match &self.phase {
             Phase::Prepared(prepared) => Some(prepared),
             Phase::Unknown
+            | Phase::Joining { .. }
+            | Phase::Joined { .. }
+            | Phase::Interrupted { .. }
             | Phase::Preparing(_)
             | Phase::Cancelling
             | Phase::Promising(_)
@@ -252,6 +298,9 @@ impl Branch {
             }
             (
                 Phase::Finished(Finish::ReadOnly { .. })
+                | Phase::Joining { .. }
+                | Phase::Joined { .. }
+                | Phase::Interrupted { .. }
                 | Phase::Preparing(_)
                 | Phase::Cancelling
                 | Phase::Promising(_)
@@ -271,6 +320,8 @@ impl Branch {
     pub fn step(self, input: BranchInput, now: Timestamp) -> (Self, Vec<BranchEffect>) {
         let transaction = self.transaction;
         let (phase, effects) = match input {
+            BranchInput::Join(request) => join::join(self.phase, request, now),
+            BranchInput::DeadlinePassed => join::deadline_passed(transaction, self.phase),
             BranchInput::Prepare(request) => prepare(transaction, self.phase, request, now),
             BranchInput::Resolved(resolution) => resolved(transaction, self.phase, resolution, now),
             BranchInput::Recorded => recorded(self.phase),
@@ -330,6 +381,13 @@ fn prepare(transaction: TransactionId, phase: Phase, request: PrepareRequest, no
             // Prepare from taking holds (R4, R6).
             None => bury(transaction, NEVER_SAW, vec![BranchEffect::Vote(no(NEVER_SAW))]),
         },
+        // An operation that comes with the Prepare, or a hash that is not of its members, is another request than
+        // the one that was joined.
+        Phase::Joining { .. } | Phase::Joined { .. } if !join::is_asked_for_by(&request) => {
+            other_request(phase)
+        }
+        Phase::Joining { done, .. } => join::prepare_unfinished(done),
+        Phase::Joined { work, .. } => join::prepare(transaction, work, request, now),
         Phase::Preparing(first) if same(&first.request_hash) => {
             ignored(Phase::Preparing(first), Ignored::AlreadyPreparing)
         }
@@ -349,6 +407,10 @@ fn prepare(transaction: TransactionId, phase: Phase, request: PrepareRequest, no
         }
         // Whatever the request, an id that was aborted here stays so.
         Phase::Cancelling => answer(Phase::Cancelling, no(ABORTED)),
+        Phase::Interrupted { done, reason } => {
+            let vote = no(&reason);
+            answer(Phase::Interrupted { done, reason }, vote)
+        }
         Phase::Aborting { redo, reason } => {
             let vote = no(&reason);
             answer(Phase::Aborting { redo, reason }, vote)
@@ -366,8 +428,28 @@ fn prepare(transaction: TransactionId, phase: Phase, request: PrepareRequest, no
     }
 }
 
+/// Writes the promise down. Nobody hears of it before it is durable (R3).
+fn promise(transaction: TransactionId, request: PrepareRequest, redo: Bytes, now: Timestamp) -> Stepped {
+    let prepared = Prepared {
+        cluster: request.cluster,
+        members: request.members,
+        request_hash: request.request_hash,
+        redo,
+        deadline: request.deadline,
+        prepared_at: now,
+    };
+    let record = Record::Prepared(transaction, prepared.clone());
+    (Phase::Promising(prepared), vec![BranchEffect::Record(record)])
+}
+
 fn resolved(transaction: TransactionId, phase: Phase, resolution: Resolution, now: Timestamp) -> Stepped {
     match (phase, resolution) {
+        (Phase::Joining { request, done }, resolution) => {
+            join::resolved(transaction, request, done, resolution, now)
+        }
+        (Phase::Interrupted { done, reason }, resolution) => {
+            join::resolved_for_nothing(transaction, done, &reason, resolution)
+        }
         (Phase::Preparing(request), Resolution::Yes { redo }) => {
             if now >= request.deadline {
                 // Nobody heard a Yes, so it is still ours to abort, and cheaper than holding until somebody says so.
@@ -383,16 +465,7 @@ fn resolved(transaction: TransactionId, phase: Phase, resolution: Resolution, no
                     effects,
                 );
             }
-            let prepared = Prepared {
-                cluster: request.cluster,
-                members: request.members,
-                request_hash: request.request_hash,
-                redo,
-                deadline: request.deadline,
-                prepared_at: now,
-            };
-            let record = Record::Prepared(transaction, prepared.clone());
-            (Phase::Promising(prepared), vec![BranchEffect::Record(record)])
+            promise(transaction, request, redo, now)
         }
         (Phase::Preparing(request), Resolution::ReadOnly) => {
             let finish = Finish::ReadOnly {
@@ -420,6 +493,7 @@ fn resolved(transaction: TransactionId, phase: Phase, resolution: Resolution, no
         }
         (
             phase @ (Phase::Unknown
+            | Phase::Joined { .. }
             | Phase::Promising(_)
             | Phase::Prepared(_)
             | Phase::Committing(_)
@@ -441,6 +515,9 @@ fn recorded(phase: Phase) -> Stepped {
         ),
         // An Abort overtook the record of the promise. The vote has been answered with No already.
         phase @ (Phase::Unknown
+        | Phase::Joining { .. }
+        | Phase::Joined { .. }
+        | Phase::Interrupted { .. }
         | Phase::Preparing(_)
         | Phase::Cancelling
         | Phase::Prepared(_)
@@ -472,13 +549,16 @@ fn commit(phase: Phase, request_hash: RequestHash) -> Stepped {
             Phase::Finished(Finish::ReadOnly { request_hash: ours }),
             vec![BranchEffect::Acknowledge],
         ),
-        Phase::Cancelling | Phase::Aborting { .. } | Phase::Finished(Finish::Aborted { .. }) => {
-            refuse(phase, Violation::CommitOfAborted)
-        }
+        Phase::Cancelling
+        | Phase::Interrupted { .. }
+        | Phase::Aborting { .. }
+        | Phase::Finished(Finish::Aborted { .. }) => refuse(phase, Violation::CommitOfAborted),
         // Whoever says Commit claims a promise that nobody here has given (R9).
-        Phase::Unknown | Phase::Preparing(_) | Phase::Promising(_) => {
-            refuse(phase, Violation::CommitOfUnprepared)
-        }
+        Phase::Unknown
+        | Phase::Joining { .. }
+        | Phase::Joined { .. }
+        | Phase::Preparing(_)
+        | Phase::Promising(_) => refuse(phase, Violation::CommitOfUnprepared),
         Phase::Prepared(_)
         | Phase::Committing(_)
         | Phase::Recording { .. }
@@ -520,7 +600,11 @@ fn abort(transaction: TransactionId, phase: Phase) -> Stepped {
                 effects,
             )
         }
-        Phase::Cancelling | Phase::Aborting { .. } => ignored(phase, Ignored::AlreadyApplying),
+        Phase::Joining { done, .. } => join::abort_unfinished(done),
+        Phase::Joined { work, .. } => join::abort(transaction, work),
+        Phase::Cancelling | Phase::Interrupted { .. } | Phase::Aborting { .. } => {
+            ignored(phase, Ignored::AlreadyApplying)
+        }
         Phase::Finished(Finish::Aborted { .. } | Finish::ReadOnly { .. }) => {
             (phase, vec![BranchEffect::Acknowledge])
         }
@@ -545,6 +629,9 @@ fn applied(transaction: TransactionId, phase: Phase) -> Stepped {
         }
         Phase::Aborting { reason, .. } => bury(transaction, &reason, vec![BranchEffect::Acknowledge]),
         phase @ (Phase::Unknown
+        | Phase::Joining { .. }
+        | Phase::Joined { .. }
+        | Phase::Interrupted { .. }
         | Phase::Preparing(_)
         | Phase::Cancelling
         | Phase::Promising(_)
@@ -559,6 +646,9 @@ fn timer_fired(phase: Phase) -> Stepped {
         // A timeout concludes nothing after a Yes; it only asks (R3, R5).
         Phase::Prepared(prepared) => (Phase::Prepared(prepared), vec![BranchEffect::Inquire]),
         phase @ (Phase::Unknown
+        | Phase::Joining { .. }
+        | Phase::Joined { .. }
+        | Phase::Interrupted { .. }
         | Phase::Preparing(_)
         | Phase::Cancelling
         | Phase::Promising(_)

@@ -10,7 +10,8 @@
 //! * [`table`] is the replicated decision table, a write-once register for each transaction: the first decision
 //!   applied wins, every later one gets the stored one back (R1). Whoever decides, decides there.
 //! * [`Branch`] is a transaction's part at one participant: `Unknown → Preparing → Promising → Prepared →
-//!   Committing → Recording → Finished`, or through `Aborting`.
+//!   Committing → Recording → Finished`, or through `Aborting`. An interactive transaction comes in through
+//!   `Joining → Joined` and goes on with `Promising`.
 //! * [`Record`] is what a participant makes durable; [`recover`] folds records back into branches.
 //!
 //! The rules R1-R14 that comments cite are explained in `docs/protocol.md`. The protocol is two-phase commit
@@ -33,7 +34,8 @@ mod transaction;
 mod vote;
 
 pub use branch::{
-    Branch, BranchEffect, BranchInput, Finish, Phase as BranchPhase, PrepareRequest, Resolution,
+    Branch, BranchEffect, BranchInput, Finish, JoinAnswer, JoinRequest, Phase as BranchPhase, PrepareRequest,
+    Resolution, Work,
 };
 pub use decision::{AbortReason, Decision, Ignored, Violation};
 pub use hash::RequestHash;

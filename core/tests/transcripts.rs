@@ -115,6 +115,23 @@ transcripts! {
     crash_during_recovery
     crash_while_committing
     inquiry_adopts
+    interactive_abort
+    interactive_abort_while_joining
+    interactive_commit
+    interactive_commit_of_a_stranger
+    interactive_commit_with_a_reader
+    interactive_crash_before_prepare
+    interactive_deadline_passes
+    interactive_deadline_passes_while_joining
+    interactive_join_after_abort
+    interactive_join_after_prepare
+    interactive_join_refused
+    interactive_join_twice
+    interactive_join_twice_at_once
+    interactive_join_twice_refused
+    interactive_leader_dies
+    interactive_other_request
+    interactive_prepare_while_joining
     inquiry_adopts_half_prepared
     inquiry_while_running
     late_prepare_after_abort

@@ -34,7 +34,7 @@ impl Invariant for Tombstone {
             }
             Event::ResourceStarted {
                 at,
-                work: Work::Prepare(transaction, _),
+                work: Work::Prepare(transaction, _) | Work::Extend(transaction, _),
             } if self.buried.contains(&(at.clone(), *transaction)) => {
                 Err("the branch was aborted and takes holds again".to_owned())
             }

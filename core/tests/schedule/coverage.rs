@@ -8,7 +8,7 @@ use unanimo_core::{
 };
 
 use crate::invariants::History;
-use crate::world::{Event, Finished, Message, Seat};
+use crate::world::{Event, Finished, Message, Seat, Work};
 
 /// How often each of these happened, over all runs.
 #[derive(Clone, Debug, Default)]
@@ -17,7 +17,7 @@ pub(crate) struct Coverage {
 }
 
 /// Every one of these has to happen in some run.
-const WANTED: [&str; 28] = [
+const WANTED: [&str; 35] = [
     "abort by No",
     "abort by deadline",
     "abort by request",
@@ -39,6 +39,13 @@ const WANTED: [&str; 28] = [
     "holds restored",
     "inquiry answered Abort",
     "inquiry answered Commit",
+    "join: extended",
+    "join: given up while it worked",
+    "join: joined",
+    "join: let go",
+    "join: lost in a crash",
+    "join: promised",
+    "join: refused by a tombstone",
     "late Prepare met a tombstone",
     "mismatch told",
     "Prepare repeated in doubt",
@@ -115,6 +122,7 @@ impl Coverage {
                     for (_, phase) in branches.iter().filter(|((participant, _), _)| participant == at) {
                         match phase {
                             BranchPhase::Prepared(_) => self.met("crash in doubt"),
+                            BranchPhase::Joined { .. } => self.met("join: lost in a crash"),
                             BranchPhase::Recording { .. } => self.met("crash between commit and its record"),
                             _ => {}
                         }
@@ -123,6 +131,12 @@ impl Coverage {
                 }
                 Event::Recovering { at, .. } => recovering = Some(at),
                 Event::Serving { .. } => recovering = None,
+                Event::JoinAsked { at, transaction, .. } => {
+                    let phase = branches.get(&(at.clone(), *transaction));
+                    if let Some(BranchPhase::Finished(Finish::Aborted { .. })) = phase {
+                        self.met("join: refused by a tombstone");
+                    }
+                }
                 Event::Sent(envelope) => self.sent(&envelope.message),
                 Event::Delivered(envelope) => {
                     if let Message::Prepare { .. } = envelope.message
@@ -152,6 +166,10 @@ impl Coverage {
                 finished: Finished::CommittedBefore,
                 ..
             } => self.met("commit repeated by the resource manager after a crash"),
+            Event::ResourceStarted {
+                work: Work::Extend(..),
+                ..
+            } => self.met("join: extended"),
             Event::BranchIgnored {
                 why: Ignored::AlreadyPreparing,
                 ..
@@ -184,6 +202,12 @@ impl Coverage {
             (BranchPhase::Preparing(_), BranchPhase::Cancelling) => {
                 self.met("abort while the resource manager worked")
             }
+            (BranchPhase::Joining { .. }, BranchPhase::Joined { .. }) => self.met("join: joined"),
+            (BranchPhase::Joining { .. }, BranchPhase::Interrupted { .. }) => {
+                self.met("join: given up while it worked");
+            }
+            (BranchPhase::Joined { .. }, BranchPhase::Promising(_)) => self.met("join: promised"),
+            (BranchPhase::Joined { .. }, BranchPhase::Aborting { .. }) => self.met("join: let go"),
             _ => {}
         }
     }

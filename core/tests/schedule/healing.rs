@@ -47,6 +47,7 @@ impl Run<'_> {
                 }
             }
             for number in 1..=self.schedule.participants {
+                self.let_go_of_what_nobody_commits(number, transaction)?;
                 let entry = self.world.participant(&participant(number)).branches.get(&id);
                 if entry.is_some_and(|entry| entry.branch.in_doubt().is_some()) {
                     self.perform(&Action::Ask {
@@ -56,6 +57,23 @@ impl Run<'_> {
                     })?;
                 }
             }
+        }
+        Ok(())
+    }
+
+    /// What was joined is let go at its deadline.
+    fn let_go_of_what_nobody_commits(&mut self, number: usize, transaction: u64) -> Result<(), String> {
+        let id = crate::world::transaction(transaction);
+        let entry = self.world.participant(&participant(number)).branches.get(&id);
+        let joined = entry.is_some_and(|entry| {
+            let phase = entry.branch.phase();
+            matches!(phase, BranchPhase::Joining { .. } | BranchPhase::Joined { .. })
+        });
+        if joined {
+            self.perform(&Action::Expire {
+                participant: number,
+                transaction,
+            })?;
         }
         Ok(())
     }

@@ -28,6 +28,9 @@ pub(crate) struct Schedule {
 #[derive(Clone, Copy, Debug)]
 enum Choice {
     Submit { which: u8, node: u8, blind: bool },
+    Join { which: u8, operation: u8 },
+    Commit { which: u8, node: u8 },
+    Expire { which: u8, transaction: u8 },
     Go { which: u16 },
     Repeat { which: u16 },
     Lose { which: u16 },
@@ -86,6 +89,9 @@ fn choices() -> impl Strategy<Value = Choice> {
     use Choice as C;
     prop_oneof![
         8 => any::<(u8, u8, u8)>().prop_map(|(which, node, blind)| C::Submit { which, node, blind: blind % 3 == 0 }),
+        6 => any::<(u8, u8)>().prop_map(|(which, operation)| C::Join { which, operation }),
+        3 => any::<(u8, u8)>().prop_map(|(which, node)| C::Commit { which, node }),
+        1 => any::<(u8, u8)>().prop_map(|(which, transaction)| C::Expire { which, transaction }),
         60 => any::<u16>().prop_map(|which| C::Go { which }),
         5 => any::<u16>().prop_map(|which| C::Repeat { which }),
         4 => any::<u16>().prop_map(|which| C::Lose { which }),
@@ -193,6 +199,28 @@ impl Run<'_> {
                     blind,
                 }
             }
+            Choice::Join { which, operation } => {
+                let (transaction, members) = self.interactive(which);
+                let place = usize::from(operation) % members.len();
+                let operations = ["yes", "yes", "yes", "read", "no|yes"];
+                Action::Join {
+                    participant: members[place],
+                    transaction,
+                    operation: operations[usize::from(operation / 8) % operations.len()].to_owned(),
+                }
+            }
+            Choice::Commit { which, node } => {
+                let (transaction, participants) = self.interactive(which);
+                Action::Commit {
+                    node: self.node(node),
+                    transaction,
+                    participants,
+                }
+            }
+            Choice::Expire { which, transaction } => Action::Expire {
+                participant: self.participant(which),
+                transaction: self.transaction(transaction),
+            },
             Choice::Go { which } => Action::Do(Self::pick(&self.world.pending(), which)?),
             Choice::Repeat { which } => Action::Repeat(Self::pick(&self.messages(), which)?),
             Choice::Lose { which } => Action::Lose(Self::pick(&self.losable(which), which)?),
@@ -243,6 +271,17 @@ impl Run<'_> {
             },
             Choice::Run => Action::Run,
         })
+    }
+
+    /// A transaction as an interactive one, which may also be submitted by mistake: with the members of its first
+    /// request.
+    fn interactive(&self, which: u8) -> (u64, Vec<usize>) {
+        let transaction = self.transaction(which);
+        let members = self.schedule.transactions[transaction as usize - 1][0].iter();
+        (
+            transaction,
+            members.map(|(participant, _)| *participant).collect(),
+        )
     }
 
     /// Only a branch that the participant knows of has a timer.

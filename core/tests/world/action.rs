@@ -13,6 +13,20 @@ pub(crate) enum Action {
         branches: Vec<(usize, String)>,
         blind: bool,
     },
+    /// `join p1 t1 yes`: the application brings an operation of an interactive transaction.
+    Join {
+        participant: usize,
+        transaction: u64,
+        operation: String,
+    },
+    /// `expire p1 t1`: the deadline of what was joined passes.
+    Expire { participant: usize, transaction: u64 },
+    /// `commit c1 t1 p1 p2`: the initiator commits what these have joined.
+    Commit {
+        node: usize,
+        transaction: u64,
+        participants: Vec<usize>,
+    },
     /// `abort c1 t1`: the initiator asks for it.
     AskForAbort { node: usize, transaction: u64 },
     /// `deadline c1 t1`: the voting deadline passes.
@@ -111,6 +125,20 @@ impl Action {
                     .collect::<Result<_, _>>()?,
                 blind: verb == "submit-blind",
             },
+            "join" => Self::Join {
+                participant: participant(0)?,
+                transaction: transaction(1)?,
+                operation: (*words.get(2).ok_or_else(malformed)?).to_owned(),
+            },
+            "expire" => Self::Expire {
+                participant: participant(0)?,
+                transaction: transaction(1)?,
+            },
+            "commit" => Self::Commit {
+                node: node(0)?,
+                transaction: transaction(1)?,
+                participants: (2..words.len()).map(participant).collect::<Result<_, _>>()?,
+            },
             "abort" => Self::AskForAbort {
                 node: node(0)?,
                 transaction: transaction(1)?,
@@ -206,6 +234,25 @@ impl fmt::Display for Action {
                 branches
                     .iter()
                     .try_for_each(|(participant, operation)| write!(f, " p{participant}={operation}"))
+            }
+            Self::Join {
+                participant,
+                transaction,
+                operation,
+            } => write!(f, "join p{participant} t{transaction} {operation}"),
+            Self::Expire {
+                participant,
+                transaction,
+            } => write!(f, "expire p{participant} t{transaction}"),
+            Self::Commit {
+                node,
+                transaction,
+                participants,
+            } => {
+                write!(f, "commit c{node} t{transaction}")?;
+                participants
+                    .iter()
+                    .try_for_each(|participant| write!(f, " p{participant}"))
             }
             Self::AskForAbort { node, transaction } => write!(f, "abort c{node} t{transaction}"),
             Self::Deadline { node, transaction } => write!(f, "deadline c{node} t{transaction}"),

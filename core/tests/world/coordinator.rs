@@ -77,6 +77,29 @@ impl World {
         self.start(node, transaction, request.branches().clone(), effects);
     }
 
+    /// An initiator commits an interactive transaction.
+    pub(crate) fn commit(&mut self, node: usize, id: TransactionId, members: Members) {
+        let seat = self.coordinator(node).seat;
+        let hash = RequestHash::of_members(&members);
+        self.names.learn(id, hash);
+        if let Some(record) = self.raft.table().records().get(&id).cloned() {
+            return self.answer(seat, id, hash, &record);
+        }
+        if let Some(running) = self.coordinator_mut(node).running.get_mut(&id) {
+            if running.transaction.request_hash() == hash {
+                return self.remark(format!("{seat} is running {} already", transaction_name(id)));
+            }
+            running.rivals.push(hash);
+            let name = self.names.request(id, hash);
+            return self.remark(format!(
+                "{seat} keeps {name} waiting: it runs another request of that id"
+            ));
+        }
+        let deadline = self.coordinator(node).now.after(VOTING_TIME);
+        let (transaction, effects) = Transaction::adopted(id, hash, members, deadline);
+        self.start(node, transaction, BTreeMap::new(), effects);
+    }
+
     fn answer(&mut self, at: Seat, transaction: TransactionId, asked: RequestHash, record: &DecisionRecord) {
         self.happened(if record.request_hash == asked {
             Event::OutcomeTold {

@@ -2,8 +2,8 @@
 
 use unanimo_core::table::{Applied, Command};
 use unanimo_core::{
-    BranchPhase, Decision, Finish, Generation, Ignored, ParticipantId, Record, RequestHash, TransactionId,
-    TransactionPhase, Violation,
+    BranchPhase, Decision, Finish, Generation, Ignored, JoinAnswer, ParticipantId, Record, RequestHash,
+    TransactionId, TransactionPhase, Violation,
 };
 
 use super::message::Envelope;
@@ -87,6 +87,18 @@ pub(crate) enum Event {
         transaction: TransactionId,
         from: BranchPhase,
         to: BranchPhase,
+    },
+    /// The application brought an operation.
+    JoinAsked {
+        at: ParticipantId,
+        transaction: TransactionId,
+        operation: String,
+    },
+    /// The application was told what became of its operation.
+    JoinAnswered {
+        at: ParticipantId,
+        transaction: TransactionId,
+        answer: JoinAnswer,
     },
     BranchIgnored {
         at: ParticipantId,
@@ -227,6 +239,23 @@ impl Event {
                 branch_phase(from),
                 branch_phase(to)
             ),
+            Self::JoinAsked {
+                at,
+                transaction,
+                operation,
+            } => format!("{at} ← application Join {} {operation}", tx(transaction)),
+            Self::JoinAnswered {
+                at,
+                transaction,
+                answer,
+            } => {
+                let answer = match answer {
+                    JoinAnswer::Joined => "Joined".to_owned(),
+                    JoinAnswer::Refused { reason } => format!("Refused({reason})"),
+                    JoinAnswer::Busy => "Busy".to_owned(),
+                };
+                format!("{at} → application {} {answer}", tx(transaction))
+            }
             Self::BranchIgnored { at, transaction, why } => {
                 format!("{at} {} ignores it: {why:?}", tx(transaction))
             }
@@ -281,6 +310,9 @@ pub(crate) fn coordinator_phase(phase: &TransactionPhase) -> String {
 pub(crate) fn branch_phase(phase: &BranchPhase) -> &'static str {
     match phase {
         BranchPhase::Unknown => "Unknown",
+        BranchPhase::Joining { .. } => "Joining",
+        BranchPhase::Joined { .. } => "Joined",
+        BranchPhase::Interrupted { .. } => "Interrupted",
         BranchPhase::Preparing(_) => "Preparing",
         BranchPhase::Cancelling => "Cancelling",
         BranchPhase::Promising(_) => "Promising",

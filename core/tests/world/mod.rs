@@ -99,6 +99,23 @@ impl World {
                 branches,
                 blind,
             } => self.submit(*node, transaction(*id), &request(branches), *blind),
+            Action::Join {
+                participant: number,
+                transaction: id,
+                operation,
+            } => self.join(&participant(*number), transaction(*id), operation),
+            Action::Expire {
+                participant: number,
+                transaction: id,
+            } => self.expire(&participant(*number), transaction(*id)),
+            Action::Commit {
+                node,
+                transaction: id,
+                participants,
+            } => {
+                let members = participants.iter().copied().map(participant).collect();
+                self.commit(*node, transaction(*id), members);
+            }
             Action::AskForAbort {
                 node,
                 transaction: id,
@@ -167,6 +184,7 @@ impl World {
         let presence = |number: &usize| self.participant(&participant(*number)).presence;
         let (allowed, why) = match action {
             Action::Submit { node, .. }
+            | Action::Commit { node, .. }
             | Action::AskForAbort { node, .. }
             | Action::Deadline { node, .. }
             | Action::Resend { node, .. }
@@ -174,7 +192,10 @@ impl World {
             | Action::TakeOver { node }
             | Action::CrashCoordinator { node } => (self.coordinator(*node).up, "the node is down"),
             Action::RestartCoordinator { node } => (!self.coordinator(*node).up, "the node runs"),
-            Action::Ask { participant, .. } | Action::Register { participant, .. } => (
+            Action::Ask { participant, .. }
+            | Action::Join { participant, .. }
+            | Action::Expire { participant, .. }
+            | Action::Register { participant, .. } => (
                 presence(participant) == Presence::Serving,
                 "the participant does not serve",
             ),
@@ -294,6 +315,9 @@ fn known_request(branch: &unanimo_core::Branch) -> Option<RequestHash> {
             Some(*request_hash)
         }
         Phase::Unknown
+        | Phase::Joining { .. }
+        | Phase::Joined { .. }
+        | Phase::Interrupted { .. }
         | Phase::Cancelling
         | Phase::Aborting { .. }
         | Phase::Finished(Finish::Aborted { .. }) => None,

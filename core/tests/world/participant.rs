@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use unanimo_core::table::Witness;
 use unanimo_core::{
-    Branch, BranchEffect, BranchInput, Generation, ParticipantId, Position, PrepareRequest, Reach, Record,
-    RequestHash, Timestamp, TransactionId, Vote, recover,
+    Branch, BranchEffect, BranchInput, Generation, JoinRequest, Operation, ParticipantId, Position,
+    PrepareRequest, Reach, Record, RequestHash, Timestamp, TransactionId, Vote, recover,
 };
 
 use super::World;
@@ -14,6 +14,9 @@ use super::journal::Journal;
 use super::message::{Address, Envelope, Message, Told};
 use super::names::{Seat, cluster};
 use super::resource::{Finished, Resource, Work};
+
+/// How long the work of an interactive transaction is held without a promise.
+const JOINED_TIME: std::time::Duration = std::time::Duration::from_millis(1000);
 
 /// Whether a participant can be talked to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -134,6 +137,28 @@ impl World {
             }
         };
         self.step_branch(&at, envelope.transaction, input, asker, None);
+    }
+
+    /// The application brings an operation.
+    pub(crate) fn join(&mut self, at: &ParticipantId, id: TransactionId, operation: &str) {
+        self.happened(Event::JoinAsked {
+            at: at.clone(),
+            transaction: id,
+            operation: operation.to_owned(),
+        });
+        let request = JoinRequest {
+            cluster: cluster(),
+            operation: Operation::new(operation.to_owned().into_bytes()),
+            deadline: self.participant(at).now.after(JOINED_TIME),
+        };
+        self.step_branch(at, id, BranchInput::Join(request), None, None);
+    }
+
+    /// The deadline of what was joined passes.
+    pub(crate) fn expire(&mut self, at: &ParticipantId, id: TransactionId) {
+        if self.participant(at).branches.contains_key(&id) {
+            self.step_branch(at, id, BranchInput::DeadlinePassed, None, None);
+        }
     }
 
     /// The branch has been in doubt for a while, and asks this node.
@@ -321,6 +346,14 @@ impl World {
         while let Some(effect) = effects.next() {
             match effect {
                 BranchEffect::Prepare(operation) => self.start_work(at, Work::Prepare(id, operation)),
+                BranchEffect::Extend { operation, .. } => self.start_work(at, Work::Extend(id, operation)),
+                BranchEffect::TellJoiner(answer) | BranchEffect::AnswerJoin(answer) => {
+                    self.happened(Event::JoinAnswered {
+                        at: at.clone(),
+                        transaction: id,
+                        answer,
+                    });
+                }
                 BranchEffect::Commit { .. } => self.start_work(at, Work::Commit(id)),
                 BranchEffect::Abort { .. } => self.start_work(at, Work::Abort(id)),
                 BranchEffect::Note(record) => {

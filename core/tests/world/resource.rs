@@ -13,6 +13,8 @@ use super::names::transaction_name;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Work {
     Prepare(TransactionId, Operation),
+    /// A further operation of a transaction that holds something already.
+    Extend(TransactionId, Operation),
     Commit(TransactionId),
     Abort(TransactionId),
 }
@@ -20,9 +22,10 @@ pub(crate) enum Work {
 impl Work {
     pub(crate) fn transaction(&self) -> TransactionId {
         match self {
-            Self::Prepare(transaction, _) | Self::Commit(transaction) | Self::Abort(transaction) => {
-                *transaction
-            }
+            Self::Prepare(transaction, _)
+            | Self::Extend(transaction, _)
+            | Self::Commit(transaction)
+            | Self::Abort(transaction) => *transaction,
         }
     }
 }
@@ -31,6 +34,7 @@ impl fmt::Display for Work {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let verb = match self {
             Self::Prepare(..) => "prepare",
+            Self::Extend(..) => "extend",
             Self::Commit(_) => "commit",
             Self::Abort(_) => "abort",
         };
@@ -102,7 +106,15 @@ impl Resource {
     pub(crate) fn finish(&mut self, place: usize) -> (Work, Finished) {
         let work = self.working.remove(place);
         let finished = match &work {
-            Work::Prepare(transaction, operation) => self.resolve(*transaction, operation),
+            Work::Prepare(transaction, operation) => {
+                let resolution = self.resolve(*transaction, operation);
+                if !matches!(resolution, Resolution::Yes { .. }) {
+                    self.holds.remove(transaction);
+                }
+                Finished::Resolved(resolution)
+            }
+            // Whatever it answers, what was held before stays.
+            Work::Extend(transaction, operation) => Finished::Resolved(self.resolve(*transaction, operation)),
             Work::Commit(transaction) => {
                 self.holds.remove(transaction);
                 if self.committed.insert(*transaction) {
@@ -119,13 +131,13 @@ impl Resource {
         (work, finished)
     }
 
-    fn resolve(&mut self, transaction: TransactionId, operation: &Operation) -> Finished {
+    fn resolve(&mut self, transaction: TransactionId, operation: &Operation) -> Resolution {
         let text = String::from_utf8_lossy(operation.as_bytes()).into_owned();
         let answers: Vec<&str> = text.split('|').collect();
         let times = self.prepared.entry(transaction).or_default();
         let answer = answers[(*times).min(answers.len() - 1)];
         *times += 1;
-        let resolution = match answer {
+        match answer {
             "yes" => Resolution::Yes {
                 redo: Bytes::from(text.clone().into_bytes()),
             },
@@ -134,11 +146,7 @@ impl Resource {
                 reason: "refused".to_owned(),
             },
             other => panic!("no resource manager knows the operation {other:?}"),
-        };
-        if !matches!(resolution, Resolution::Yes { .. }) {
-            self.holds.remove(&transaction);
         }
-        Finished::Resolved(resolution)
     }
 
     /// Takes the holds of a promise again, at recovery.
