@@ -7,8 +7,8 @@ use std::time::Duration;
 use tokio::time::{Instant, timeout_at};
 use tonic::transport::Channel;
 use tonic::{Request, Status};
-use unanimo_core::{ClusterId, Decision, Operation, ParticipantId, TransactionId};
-use unanimo_proto::transport::{Connector, TcpConnector};
+use unanimo_core::{ClusterId, Decision, Members, Operation, ParticipantId, TransactionId};
+use unanimo_proto::transport::{Clock as _, Connector, SystemClock, TcpConnector};
 use unanimo_proto::v1::{self, coordinator_client::CoordinatorClient};
 use unanimo_proto::{
     ErrorReason, Inquiry, InquiryAnswer, MalformedMessage, Outcome, Registering, transaction_from_wire,
@@ -16,7 +16,7 @@ use unanimo_proto::{
 
 use crate::error::describe;
 use crate::nodes::Nodes;
-use crate::{CallError, ClientError, ClientOptions, SubmitError};
+use crate::{CallError, ClientError, ClientOptions, CommitError, InteractiveTransaction, SubmitError};
 
 /// Talks to one cluster. Cheap to clone; clones share their connections.
 #[derive(Clone)]
@@ -108,6 +108,99 @@ impl Client {
                     last_error,
                 },
             })
+    }
+
+    /// Begins an interactive transaction, which has `timeout` to get to its commit: after it the participants let go
+    /// of whatever was not promised. The id comes from a coordinator, whose clock the cluster's limits on ids go by
+    /// (R7), and which turns away more beginners than it can bear (R14). Nothing is recorded.
+    ///
+    /// # Errors
+    ///
+    /// [`CallError`] if no coordinator handed out an id within `timeout`.
+    pub async fn begin(&self, timeout: Duration) -> Result<InteractiveTransaction, CallError> {
+        let request = v1::BeginRequest {
+            cluster: self.options.cluster.to_string(),
+        };
+        let call = async |mut node: CoordinatorClient<Channel>, request| {
+            let reply: v1::BeginReply = node.begin(request).await?.into_inner();
+            self.check_cluster(&reply.cluster)?;
+            transaction_from_wire(&reply.transaction).map_err(unreadable)
+        };
+        let transaction = self.until_answered(timeout, request, call).await?;
+        let now = SystemClock.now();
+        Ok(InteractiveTransaction::new(
+            self.clone(),
+            transaction,
+            now,
+            timeout,
+        ))
+    }
+
+    /// Commits an interactive transaction whose participants hold their work already. Usually called through
+    /// [`InteractiveTransaction::commit`], which knows them; directly to ask again after
+    /// [`CommitError::Unknown`], also from another process. The participants have to be the same ones each time: they are
+    /// what the request is known by (R12).
+    ///
+    /// # Errors
+    ///
+    /// [`CommitError::Refused`] and [`CommitError::Unknown`].
+    pub async fn commit(
+        &self,
+        transaction: TransactionId,
+        participants: &Members,
+        patience: Duration,
+    ) -> Result<Decision, CommitError> {
+        let voting_timeout = self.options.voting_timeout.unwrap_or_default();
+        let request = v1::CommitTransactionRequest {
+            cluster: self.options.cluster.to_string(),
+            transaction: transaction.to_string(),
+            participants: participants.iter().map(ToString::to_string).collect(),
+            voting_timeout_ms: u32::try_from(voting_timeout.as_millis()).unwrap_or(u32::MAX),
+        };
+        let call = async |mut node: CoordinatorClient<Channel>, request| {
+            let reply: v1::CommitTransactionReply = node.commit(request).await?.into_inner();
+            self.check_reply(transaction, &reply.cluster, &reply.transaction)?;
+            let Outcome(decision) = Outcome::try_from(reply.outcome).map_err(unreadable)?;
+            Ok(decision)
+        };
+        self.until_answered(patience, request, call)
+            .await
+            .map_err(|unanswered| match unanswered {
+                Unanswered::Refused(reason, message) => CommitError::Refused { reason, message },
+                Unanswered::Unknown { waited, last_error } => CommitError::Unknown {
+                    transaction,
+                    participants: participants.clone(),
+                    waited,
+                    last_error,
+                },
+            })
+    }
+
+    /// Aborts a transaction unless it is decided, and returns what holds. The participants named are told.
+    ///
+    /// # Errors
+    ///
+    /// [`CallError`] if no coordinator answered.
+    pub async fn abort(
+        &self,
+        transaction: TransactionId,
+        participants: &Members,
+        patience: Duration,
+    ) -> Result<Decision, CallError> {
+        let request = v1::AbortTransactionRequest {
+            cluster: self.options.cluster.to_string(),
+            transaction: transaction.to_string(),
+            participants: participants.iter().map(ToString::to_string).collect(),
+        };
+        let call = async |mut node: CoordinatorClient<Channel>, request| {
+            let reply: v1::AbortTransactionReply = node.abort(request).await?.into_inner();
+            self.check_reply(transaction, &reply.cluster, &reply.transaction)?;
+            let Outcome(decision) = Outcome::try_from(reply.outcome).map_err(unreadable)?;
+            Ok(decision)
+        };
+        self.until_answered(patience, request, call)
+            .await
+            .map_err(CallError::from)
     }
 
     /// Asks for a transaction's outcome. None means that it was not decided as of this call, which says nothing
@@ -256,8 +349,8 @@ fn unreadable(error: MalformedMessage) -> Status {
 }
 
 /// Whether the call never left this process because no connection could be made.
-fn never_connected(error: &Status) -> bool {
-    let mut source = std::error::Error::source(error);
+pub(crate) fn never_connected(error: &(dyn std::error::Error + 'static)) -> bool {
+    let mut source = Some(error);
     while let Some(cause) = source {
         if cause.is::<tonic::ConnectError>() {
             return true;

@@ -4,9 +4,11 @@ use std::time::Duration;
 
 use thiserror::Error;
 use tonic::Status;
-use unanimo_core::TransactionId;
+use unanimo_core::{Members, TransactionId};
 use unanimo_proto::ErrorReason;
 use unanimo_proto::transport::BadAddress;
+
+use crate::Doom;
 
 /// A client that cannot be made.
 #[derive(Debug, Error)]
@@ -61,6 +63,69 @@ impl SubmitError {
         match self {
             Self::Refused { .. } => true,
             Self::Expired { .. } | Self::Unknown { .. } => false,
+        }
+    }
+}
+
+/// Why the commit of an interactive transaction has no outcome to tell.
+#[derive(Debug, Error)]
+pub enum CommitError {
+    /// No service has joined it, so there is nothing to commit. Nothing was sent.
+    #[error("no participant has joined transaction {transaction}; there is nothing to commit")]
+    NoBranches {
+        /// The transaction.
+        transaction: TransactionId,
+    },
+    /// Calls that belong to it have not been answered yet. Nothing was sent, and it is aborted.
+    #[error("{calls} calls of transaction {transaction} are still under way; nothing was committed")]
+    CallsUnderWay {
+        /// The transaction.
+        transaction: TransactionId,
+        /// How many.
+        calls: usize,
+    },
+    /// It can only be aborted. Nothing was sent.
+    #[error("transaction {transaction} can only be aborted: {doom}")]
+    Doomed {
+        /// The transaction.
+        transaction: TransactionId,
+        /// Why.
+        doom: Doom,
+    },
+    /// The cluster refused the commit before anything happened.
+    #[error("the commit was refused and had no effect: {message}")]
+    Refused {
+        /// Why, for programs.
+        reason: ErrorReason,
+        /// Why, for people.
+        message: String,
+    },
+    /// Patience ended before an answer came. Indefinite: it may have committed, may still commit, or may never.
+    #[error(
+        "the outcome of transaction {transaction} is unknown after {waited:?} ({last_error}); \
+         commit it again with the same participants, or ask for its outcome by id"
+    )]
+    Unknown {
+        /// The id to ask again with.
+        transaction: TransactionId,
+        /// The participants to commit it again with.
+        participants: Members,
+        /// How long it was tried.
+        waited: Duration,
+        /// What the last attempt met.
+        last_error: String,
+    },
+}
+
+impl CommitError {
+    /// True only if the transaction did not and will not commit through this request.
+    pub fn is_definite(&self) -> bool {
+        match self {
+            Self::NoBranches { .. }
+            | Self::CallsUnderWay { .. }
+            | Self::Doomed { .. }
+            | Self::Refused { .. } => true,
+            Self::Unknown { .. } => false,
         }
     }
 }

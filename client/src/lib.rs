@@ -21,15 +21,36 @@
 //! # Ok(()) }
 //! ```
 //!
+//! An application that has to see what one service says before it asks the next begins a transaction, calls the
+//! services itself, and commits what they did together:
+//!
+//! ```no_run
+//! # async fn example(client: unanimo_client::Client, channel: tonic::transport::Channel) -> Result<(), Box<dyn std::error::Error>> {
+//! use std::time::Duration;
+//! use unanimo_client::Decision;
+//!
+//! let transaction = client.begin(Duration::from_secs(10)).await?;
+//! let seats = transaction.channel(channel); // SeatsClient::new(transaction.channel(channel))
+//! // … calls …
+//! match transaction.commit(Duration::from_secs(30)).await? {
+//!     Decision::Commit => println!("every service that was called has done its part"),
+//!     Decision::Abort(reason) => println!("none has: {reason}"),
+//! }
+//! # let _ = seats;
+//! # Ok(()) }
+//! ```
+//!
 //! A transaction keeps its id over every retry, here and in the application: that is what makes repeating safe
 //! (R12). Store the id before the first call if the process may die and has to know afterwards.
 
 mod client;
 mod error;
+mod interactive;
 mod nodes;
 mod options;
 
 pub use client::Client;
-pub use error::{CallError, ClientError, SubmitError};
+pub use error::{CallError, ClientError, CommitError, SubmitError};
+pub use interactive::{Doom, InteractiveTransaction, TransactionChannel, TransactionLayer};
 pub use options::ClientOptions;
-pub use unanimo_core::{AbortReason, ClusterId, Decision, Operation, ParticipantId, TransactionId};
+pub use unanimo_core::{AbortReason, ClusterId, Decision, Members, Operation, ParticipantId, TransactionId};

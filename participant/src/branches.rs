@@ -3,9 +3,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::{mpsc, oneshot};
-use tokio_util::task::TaskTracker;
+use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 use unanimo_core::table::Witness;
-use unanimo_core::{Branch, BranchInput, BranchPhase, Finish, Record, TransactionId};
+use unanimo_core::{Branch, BranchInput, BranchPhase, Finish, Record, Timestamp, TransactionId};
 use unanimo_proto::transport::Clock;
 
 use crate::doubts::Doubts;
@@ -193,8 +193,8 @@ impl Branches {
             return Err(Refusal::Overloaded { what, limit });
         }
         let is_new = matches!(entry.branch.phase(), BranchPhase::Unknown);
-        let is_prepare = matches!(input, BranchInput::Prepare(_));
-        let leaves_a_trace = is_prepare || matches!(input, BranchInput::Abort);
+        let begins = matches!(input, BranchInput::Prepare(_) | BranchInput::Join(_));
+        let leaves_a_trace = begins || matches!(input, BranchInput::Abort);
         if !(is_new && leaves_a_trace) {
             return Ok(false);
         }
@@ -203,7 +203,7 @@ impl Branches {
             let what = "finished branches are on their way to the branch table";
             return Err(Refusal::Overloaded { what, limit });
         }
-        if !is_prepare {
+        if !begins {
             return Ok(false);
         }
         self.gate.admit_new()?;
@@ -231,7 +231,7 @@ impl Branches {
         entry.branch = branch;
         match (was_in_flight, entry.is_in_flight()) {
             (true, false) => _ = self.in_flight.fetch_sub(1, Ordering::Relaxed),
-            (false, true) => unreachable!("only a new Prepare begins a branch, and it has a place"),
+            (false, true) => unreachable!("only a new Prepare or Join begins a branch, and it has a place"),
             (true, true) | (false, false) => {}
         }
         match (was_in_doubt, entry.prepared_at()) {
@@ -245,10 +245,33 @@ impl Branches {
         if !was_finished {
             self.count_finish(entry);
         }
+        self.watch_the_clock(entry, now);
         if let Err(reason) = self.carry_out(entry, effects, asker) {
             // Whoever waits hears it from the gate.
             self.gate.close(reason);
         }
+    }
+
+    /// Sees to it that what was joined is let go when its time is over. The work of one transaction has one timer, that
+    /// of its first operation: the time of a transaction does not grow.
+    fn watch_the_clock(self: &Arc<Self>, entry: &mut Entry, now: Timestamp) {
+        let Some(deadline) = entry.joined_until() else {
+            entry.timer = None;
+            return;
+        };
+        if entry.timer.is_some() {
+            return;
+        }
+        let (transaction, branches) = (entry.branch.transaction(), Arc::downgrade(self));
+        let remaining = deadline.since(now);
+        let timer = tokio::spawn(async move {
+            tokio::time::sleep(remaining).await;
+            if let Some(branches) = branches.upgrade() {
+                branches.counters.joins_expired.increment();
+                branches.step(transaction, BranchInput::DeadlinePassed, Asker::Nobody);
+            }
+        });
+        entry.timer = Some(AbortOnDropHandle::new(timer));
     }
 
     fn count_finish(&self, entry: &Entry) {

@@ -1,7 +1,7 @@
 use std::sync::Arc;
 
 use unanimo_core::table::Witness;
-use unanimo_core::{BranchEffect, BranchInput, Position, Record, TransactionId, Violation, Vote};
+use unanimo_core::{BranchEffect, BranchInput, JoinAnswer, Position, Record, TransactionId, Violation, Vote};
 use unanimo_proto::PrepareVote;
 
 use crate::StopReason;
@@ -26,6 +26,23 @@ impl Branches {
                         let resolution = calls.prepare(tx, &operation).await?;
                         Some(BranchInput::Resolved(resolution))
                     });
+                }
+                BranchEffect::Extend { redo, operation } => {
+                    let calls = Arc::clone(&self.calls);
+                    self.come_back(tx, async move {
+                        let resolution = calls.extend(tx, &redo, &operation).await?;
+                        Some(BranchInput::Resolved(resolution))
+                    });
+                }
+                BranchEffect::TellJoiner(answer) => {
+                    self.count_join(&answer);
+                    if let Some(waiting) = entry.joiner.take() {
+                        let _ = waiting.send(Ok(answer));
+                    }
+                }
+                BranchEffect::AnswerJoin(answer) => {
+                    self.count_join(&answer);
+                    asker = asker.join(answer);
                 }
                 BranchEffect::Commit { redo } => {
                     let calls = Arc::clone(&self.calls);
@@ -68,6 +85,13 @@ impl Branches {
         }
         entry.keep(asker);
         Ok(())
+    }
+
+    fn count_join(&self, answer: &JoinAnswer) {
+        match answer {
+            JoinAnswer::Joined => self.counters.joined.increment(),
+            JoinAnswer::Refused { .. } | JoinAnswer::Busy => self.counters.joins_refused.increment(),
+        }
     }
 
     /// Lets a call of the resource manager run; what comes of it is the branch's next input. None comes if the

@@ -1,5 +1,6 @@
 use tokio::sync::oneshot;
-use unanimo_core::{Branch, BranchPhase, Finish, Timestamp};
+use tokio_util::task::AbortOnDropHandle;
+use unanimo_core::{Branch, BranchPhase, Finish, JoinAnswer, Timestamp};
 use unanimo_journal::Sequence;
 use unanimo_proto::{Inquiry, PrepareVote};
 
@@ -14,6 +15,10 @@ pub(crate) struct Entry {
     pub(crate) remembered: bool,
     pub(crate) votes: Vec<oneshot::Sender<Result<PrepareVote, Refusal>>>,
     pub(crate) acknowledgements: Vec<oneshot::Sender<Result<(), Refusal>>>,
+    /// Who brought the operation that is under way.
+    pub(crate) joiner: Option<oneshot::Sender<Result<JoinAnswer, Refusal>>>,
+    /// Lets go of what was joined when its time is over. Dropped as soon as there is nothing to let go.
+    pub(crate) timer: Option<AbortOnDropHandle<()>>,
 }
 
 impl Entry {
@@ -24,6 +29,8 @@ impl Entry {
             remembered,
             votes: Vec::new(),
             acknowledgements: Vec::new(),
+            joiner: None,
+            timer: None,
         }
     }
 
@@ -43,7 +50,10 @@ impl Entry {
         match self.branch.phase() {
             BranchPhase::Unknown => true,
             BranchPhase::Finished(_) => self.remembered,
-            BranchPhase::Preparing(_)
+            BranchPhase::Joining { .. }
+            | BranchPhase::Joined { .. }
+            | BranchPhase::Interrupted { .. }
+            | BranchPhase::Preparing(_)
             | BranchPhase::Cancelling
             | BranchPhase::Promising(_)
             | BranchPhase::Prepared(_)
@@ -62,6 +72,24 @@ impl Entry {
             self.branch.phase(),
             BranchPhase::Finished(Finish::ReadOnly { .. })
         )
+    }
+
+    /// When what was joined is let go, if anything is.
+    pub(crate) fn joined_until(&self) -> Option<Timestamp> {
+        match self.branch.phase() {
+            BranchPhase::Joining { request, .. } => Some(request.deadline),
+            BranchPhase::Joined { deadline, .. } => Some(*deadline),
+            BranchPhase::Unknown
+            | BranchPhase::Interrupted { .. }
+            | BranchPhase::Preparing(_)
+            | BranchPhase::Cancelling
+            | BranchPhase::Promising(_)
+            | BranchPhase::Prepared(_)
+            | BranchPhase::Committing(_)
+            | BranchPhase::Aborting { .. }
+            | BranchPhase::Recording { .. }
+            | BranchPhase::Finished(_) => None,
+        }
     }
 
     /// The question of a branch in doubt.
@@ -86,7 +114,7 @@ impl Entry {
         match asker {
             Asker::Vote(_) => self.votes.len(),
             Asker::Acknowledgement(_) => self.acknowledgements.len(),
-            Asker::Nobody => 0,
+            Asker::Join(_) | Asker::Nobody => 0,
         }
     }
 
@@ -95,6 +123,8 @@ impl Entry {
         match asker {
             Asker::Vote(waiting) => self.votes.push(waiting),
             Asker::Acknowledgement(waiting) => self.acknowledgements.push(waiting),
+            // Whoever comes while another operation is under way is turned away, so there is only one.
+            Asker::Join(waiting) => self.joiner = Some(waiting),
             Asker::Nobody => {}
         }
     }
@@ -104,6 +134,7 @@ impl Entry {
 pub(crate) enum Asker {
     Vote(oneshot::Sender<Result<PrepareVote, Refusal>>),
     Acknowledgement(oneshot::Sender<Result<(), Refusal>>),
+    Join(oneshot::Sender<Result<JoinAnswer, Refusal>>),
     Nobody,
 }
 
@@ -113,6 +144,7 @@ impl Asker {
         match self {
             Self::Vote(waiting) => _ = waiting.send(Err(refused)),
             Self::Acknowledgement(waiting) => _ = waiting.send(Err(refused)),
+            Self::Join(waiting) => _ = waiting.send(Err(refused)),
             Self::Nobody => {}
         }
     }
@@ -124,7 +156,7 @@ impl Asker {
                 let _ = waiting.send(Ok(answer.clone()));
                 Self::Nobody
             }
-            Self::Acknowledgement(_) | Self::Nobody => self,
+            Self::Acknowledgement(_) | Self::Join(_) | Self::Nobody => self,
         }
     }
 
@@ -134,7 +166,17 @@ impl Asker {
                 let _ = waiting.send(Ok(()));
                 Self::Nobody
             }
-            Self::Vote(_) | Self::Nobody => self,
+            Self::Vote(_) | Self::Join(_) | Self::Nobody => self,
+        }
+    }
+
+    pub(crate) fn join(self, answer: JoinAnswer) -> Self {
+        match self {
+            Self::Join(waiting) => {
+                let _ = waiting.send(Ok(answer));
+                Self::Nobody
+            }
+            Self::Vote(_) | Self::Acknowledgement(_) | Self::Nobody => self,
         }
     }
 }

@@ -37,6 +37,9 @@ pub struct ParticipantOptions {
     pub unremembered: usize,
     /// Branches that only read are remembered in memory, so many of them (R4 does not need them). Default 4096.
     pub read_only_remembered: usize,
+    /// How long the work of an interactive transaction is held without a promise, whatever its context says. Default
+    /// 5 minutes: a person may be at the other end, and everybody else waits for the holds.
+    pub joined_for_at_most: Duration,
     /// A branch that is in doubt for so long asks for its decision. The default, 300 ms, is many times a healthy
     /// transaction, and less than an election.
     pub inquiry_after: Duration,
@@ -85,6 +88,7 @@ impl ParticipantOptions {
             waiters_per_branch: 32,
             unremembered: 65_536,
             read_only_remembered: 4096,
+            joined_for_at_most: Duration::from_secs(300),
             inquiry_after: Duration::from_millis(300),
             inquiry_batch: 256,
             inquiry_pause_max: Duration::from_millis(500),

@@ -5,16 +5,19 @@ use tokio::time::timeout;
 use tokio_util::task::TaskTracker;
 use unanimo_client::{Client, ClientOptions};
 use unanimo_core::table::Witness;
-use unanimo_core::{Generation, Position};
+use unanimo_core::{BranchInput, Generation, JoinAnswer, JoinRequest, Operation, Position, TransactionId};
 use unanimo_journal::RealDisk;
 use unanimo_proto::transport::{Clock, MAX_MESSAGE_BYTES, SystemClock, TcpConnector};
 use unanimo_proto::v1::participant_server::ParticipantServer;
+use unanimo_proto::{BadContext, BranchReport, BranchState, Context};
 use unanimo_table::{SledOptions, SledTable};
 
 use crate::background::{blocking, hear, joined, remember};
 use crate::branch_table::BranchTable;
 use crate::branches::{Branches, Completion, Surroundings};
 use crate::doubts::Doubts;
+use crate::entry::Asker;
+use crate::error::Refusal;
 use crate::gate::Gate;
 use crate::inquiry::Inquirer;
 use crate::pause::Jitter;
@@ -25,7 +28,8 @@ use crate::resource_calls::ResourceCalls;
 use crate::statistics::Counters;
 use crate::store::{Store, Writers};
 use crate::{
-    Endpoint, ParticipantOptions, Parts, ResourceManager, StartError, Statistics, StopReason, Writing,
+    Bytes, Endpoint, JoinError, ParticipantOptions, Parts, ResourceManager, StartError, Statistics,
+    StopReason, Writing,
 };
 
 /// A participant at work. Cheap to clone; clones are the same participant.
@@ -305,6 +309,80 @@ impl Participant {
         .max_encoding_message_size(MAX_MESSAGE_BYTES)
     }
 
+    /// Does one operation of an interactive transaction, and holds it until the transaction's commit asks for the
+    /// vote, or until its time is over. Services use it through [`JoinLayer`](crate::JoinLayer).
+    ///
+    /// # Errors
+    ///
+    /// [`JoinError`] says what became of the operation.
+    pub async fn join(&self, context: &Context, operation: Bytes) -> Result<(), JoinError> {
+        let inner = &self.inner;
+        if let Err(refused) = inner.gate.admit() {
+            return Err(JoinError::NotStarted(refused.into()));
+        }
+        let (bytes, limit) = (operation.len(), inner.options.request.operation_bytes);
+        if bytes > limit {
+            return Err(JoinError::TooLarge { bytes, limit });
+        }
+        if context.cluster != inner.options.cluster {
+            return Err(JoinError::BadContext(BadContext::OtherCluster {
+                ours: inner.options.cluster.clone(),
+                found: context.cluster.clone(),
+            }));
+        }
+        let remaining = context.remaining.min(inner.options.joined_for_at_most);
+        let request = JoinRequest {
+            cluster: context.cluster.clone(),
+            operation: Operation::new(operation),
+            deadline: inner.clock.now().after(remaining),
+        };
+        let (sender, told) = oneshot::channel();
+        let input = BranchInput::Join(request);
+        inner
+            .branches
+            .step(context.transaction, input, Asker::Join(sender));
+        // What was told before the participant stopped still holds, so it is looked at first. Both only wait; the
+        // timer of the branch makes sure that there is an end.
+        let told = tokio::select! {
+            biased;
+            told = told => told.ok(),
+            _ = inner.gate.stopped() => None,
+        };
+        match told {
+            Some(Ok(JoinAnswer::Joined)) => Ok(()),
+            Some(Ok(JoinAnswer::Refused { reason })) => Err(JoinError::Refused { reason }),
+            Some(Ok(JoinAnswer::Busy)) => Err(JoinError::Busy),
+            Some(Err(refused @ Refusal::Stopped(_))) => Err(JoinError::Unknown(refused.into())),
+            Some(Err(refused)) => Err(JoinError::NotStarted(refused.into())),
+            None => {
+                let refused = Refusal::Stopped(inner.gate.stopped().await);
+                Err(JoinError::Unknown(refused.into()))
+            }
+        }
+    }
+
+    /// Reads the context of a call, and counts one that is not fit for use.
+    pub(crate) fn read_context(&self, text: Result<&str, BadContext>) -> Result<Context, BadContext> {
+        let context = text.and_then(|text| Context::from_wire(text, &self.inner.options.cluster));
+        if let Err(error) = &context {
+            self.inner.counters.bad_contexts.increment();
+            metrics::counter!("unanimo_participant_bad_contexts_total").increment(1);
+            tracing::warn!(participant = %self.inner.options.name, %error, "a call was refused");
+        }
+        context
+    }
+
+    /// What the reply to a call says about its branch.
+    pub(crate) fn report(&self, transaction: TransactionId, state: BranchState) -> BranchReport {
+        BranchReport {
+            cluster: self.inner.options.cluster.clone(),
+            transaction,
+            participant: self.inner.options.name.clone(),
+            generation: self.inner.generation,
+            state,
+        }
+    }
+
     /// This life of the participant: how often it has started, this time included, and what tells it from a life that
     /// began from a copy of its data.
     pub fn generation(&self) -> Generation {
@@ -327,6 +405,10 @@ impl Participant {
             aborted: counters.aborted.get(),
             inquiries: counters.inquiries.get(),
             inquiry_calls: counters.inquiry_calls.get(),
+            joined: counters.joined.get(),
+            joins_refused: counters.joins_refused.get(),
+            joins_expired: counters.joins_expired.get(),
+            bad_contexts: counters.bad_contexts.get(),
             duplicates: counters.duplicates.get(),
             violations: counters.violations.get(),
             overloads: counters.overloads.get(),

@@ -31,7 +31,8 @@ pub enum Preparation {
 /// # What is called when
 ///
 /// `prepare` once for a transaction, then either `commit` or `abort`. Calls for one transaction never overlap;
-/// calls for different transactions do. After a restart `restore` comes first, for every transaction that was
+/// calls for different transactions do. An interactive transaction may bring several operations: the first goes to
+/// `prepare`, and each one after it to `extend`, or to `prepare` again while everything before only read. After a restart `restore` comes first, for every transaction that was
 /// prepared and not finished, before [`Participant::start`](crate::Participant::start) returns and before any
 /// other call.
 ///
@@ -88,6 +89,28 @@ pub trait ResourceManager: Send + Sync + 'static {
         transaction: TransactionId,
         operation: Bytes,
     ) -> impl Future<Output = Result<Preparation, ResourceError>> + Send;
+
+    /// Does a further operation of an interactive transaction that holds something already, like
+    /// [`prepare`](Self::prepare): Yes brings a redo for everything that the transaction does here, which replaces the
+    /// one before; ReadOnly leaves it as it was. After No [`abort`](Self::abort) is called with the redo before, and
+    /// the whole transaction can only be aborted: a part of it is nothing.
+    ///
+    /// Without it a service takes one operation for each transaction.
+    ///
+    /// # Errors
+    ///
+    /// `Unavailable`, or a panic, counts as No.
+    fn extend(
+        &self,
+        transaction: TransactionId,
+        redo: Bytes,
+        operation: Bytes,
+    ) -> impl Future<Output = Result<Preparation, ResourceError>> + Send {
+        let _ = (transaction, redo, operation);
+        ready(Ok(Preparation::No {
+            reason: "this service takes one operation for each transaction".to_owned(),
+        }))
+    }
 
     /// Makes the effects happen and lets go of the holds. They are durable when it returns. May be called again
     /// for the same transaction, also after a restart: then it changes nothing and returns `Ok`.
@@ -177,6 +200,12 @@ pub(crate) trait AnyResourceManager: Send + Sync + 'static {
         transaction: TransactionId,
         operation: Bytes,
     ) -> BoxFuture<'_, Result<Preparation, ResourceError>>;
+    fn extend(
+        &self,
+        transaction: TransactionId,
+        redo: Bytes,
+        operation: Bytes,
+    ) -> BoxFuture<'_, Result<Preparation, ResourceError>>;
     fn commit(&self, transaction: TransactionId, redo: Bytes) -> BoxFuture<'_, Result<(), ResourceError>>;
     fn abort(
         &self,
@@ -194,6 +223,15 @@ impl<R: ResourceManager> AnyResourceManager for R {
         operation: Bytes,
     ) -> BoxFuture<'_, Result<Preparation, ResourceError>> {
         ResourceManager::prepare(self, transaction, operation).boxed()
+    }
+
+    fn extend(
+        &self,
+        transaction: TransactionId,
+        redo: Bytes,
+        operation: Bytes,
+    ) -> BoxFuture<'_, Result<Preparation, ResourceError>> {
+        ResourceManager::extend(self, transaction, redo, operation).boxed()
     }
 
     fn commit(&self, transaction: TransactionId, redo: Bytes) -> BoxFuture<'_, Result<(), ResourceError>> {

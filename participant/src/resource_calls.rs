@@ -66,11 +66,7 @@ impl ResourceCalls {
         let call = async { self.manager.prepare(transaction, operation.to_shared()).await };
         let reason = match self.attempt(transaction, "prepare", call).await {
             Ok(Preparation::Yes { redo }) if redo.len() > self.redo_bytes => {
-                let reason = format!(
-                    "the resource manager's redo has {} bytes, the limit of this participant is {}",
-                    redo.len(),
-                    self.redo_bytes
-                );
+                let reason = self.too_long(&redo);
                 self.abort(transaction, Some(redo)).await?;
                 reason
             }
@@ -87,6 +83,36 @@ impl ResourceCalls {
         Some(Resolution::No {
             reason: shortened(reason),
         })
+    }
+
+    /// Adds an operation to what is held with this redo. After a No the caller lets go of everything. None if the
+    /// participant stops; then nothing may be concluded.
+    pub(crate) async fn extend(
+        &self,
+        transaction: TransactionId,
+        redo: &Bytes,
+        operation: &Operation,
+    ) -> Option<Resolution> {
+        let (redo, operation) = (redo.clone(), operation.to_shared());
+        let call = async { self.manager.extend(transaction, redo, operation).await };
+        let reason = match self.attempt(transaction, "extend", call).await {
+            Ok(Preparation::Yes { redo }) if redo.len() > self.redo_bytes => self.too_long(&redo),
+            Ok(Preparation::Yes { redo }) => return Some(Resolution::Yes { redo }),
+            Ok(Preparation::ReadOnly) => return Some(Resolution::ReadOnly),
+            Ok(Preparation::No { reason }) | Err(Trouble::Passing(reason)) => reason,
+            Err(Trouble::Final) => return None,
+        };
+        Some(Resolution::No {
+            reason: shortened(reason),
+        })
+    }
+
+    fn too_long(&self, redo: &Bytes) -> String {
+        format!(
+            "the resource manager's redo has {} bytes, the limit of this participant is {}",
+            redo.len(),
+            self.redo_bytes
+        )
     }
 
     /// Commits, however often it takes. None if the participant stops.

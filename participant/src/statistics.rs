@@ -32,6 +32,14 @@ pub struct Statistics {
     pub inquiries: u64,
     /// Calls that carried them.
     pub inquiry_calls: u64,
+    /// Operations of interactive transactions that were done.
+    pub joined: u64,
+    /// Such operations that were not done: refused, or turned away because another one was under way.
+    pub joins_refused: u64,
+    /// Branches of interactive transactions whose deadline passed before anybody asked for a vote.
+    pub joins_expired: u64,
+    /// Calls refused because their context was damaged, of another cluster or too old.
+    pub bad_contexts: u64,
     /// Messages that came again or too late, and changed nothing.
     pub duplicates: u64,
     /// Messages refused because no coordinator that keeps the rules sends them. Anything but zero is an alarm (R9).
@@ -124,6 +132,10 @@ pub(crate) struct Counters {
     pub(crate) aborted: Counter,
     pub(crate) inquiries: Counter,
     pub(crate) inquiry_calls: Counter,
+    pub(crate) joined: Counter,
+    pub(crate) joins_refused: Counter,
+    pub(crate) joins_expired: Counter,
+    pub(crate) bad_contexts: Counter,
     pub(crate) duplicates: Counter,
     pub(crate) violations: Counter,
     pub(crate) overloads: Counter,
@@ -142,6 +154,10 @@ impl Counters {
             aborted: Counter::default(),
             inquiries: Counter::default(),
             inquiry_calls: Counter::default(),
+            joined: Counter::default(),
+            joins_refused: Counter::default(),
+            joins_expired: Counter::default(),
+            bad_contexts: Counter::default(),
             duplicates: Counter::default(),
             violations: Counter::default(),
             overloads: Counter::default(),

@@ -8,9 +8,11 @@
 pub mod storage;
 pub mod transport;
 
+mod context;
 mod convert;
 mod error;
 
+pub use context::{BRANCH_KEY, BadContext, BranchReport, BranchState, CONTEXT_KEY, Context};
 pub use convert::{
     AbortMessage, CommitMessage, Inquiry, InquiryAnswer, MalformedMessage, Outcome, PrepareMessage,
     PrepareVote, Registering, check_cluster, members_from_wire, members_to_wire, operation_branches,

@@ -3,6 +3,8 @@
 
 mod crash;
 mod inquiry;
+mod interactive;
+mod join;
 mod messages;
 mod recovery;
 mod serving;

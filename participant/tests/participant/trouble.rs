@@ -61,7 +61,7 @@ async fn a_resource_manager_whose_storage_failed_stops_the_participant() {
         let status = match call {
             Call::Prepare => peer.prepare(tx, "yes").await.unwrap_err(),
             Call::Commit => peer.commit(tx).await.unwrap_err(),
-            Call::Abort | Call::Restore => peer.abort(tx).await.unwrap_err(),
+            Call::Abort | Call::Restore | Call::Extend => peer.abort(tx).await.unwrap_err(),
         };
         assert_eq!(reason(&status), Some(ErrorReason::StorageFailed), "{status}");
         assert!(matches!(

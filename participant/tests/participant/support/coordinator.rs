@@ -6,7 +6,7 @@ use tokio_stream::wrappers::TcpListenerStream;
 use tonic::{Request, Response, Status};
 use unanimo_core::{AbortReason, Decision, TransactionId};
 use unanimo_proto::v1::coordinator_server::{Coordinator, CoordinatorServer};
-use unanimo_proto::{ErrorReason, InquiryAnswer, refusal, transaction_from_wire, v1};
+use unanimo_proto::{ErrorReason, InquiryAnswer, Outcome, refusal, transaction_from_wire, v1};
 
 use super::world::CLUSTER;
 
@@ -24,6 +24,11 @@ struct State {
     registrations: Vec<v1::RegisterRequest>,
     refuse_registration: Option<ErrorReason>,
     failing_inquiries: u32,
+    /// Transactions handed out, the first of them 1.
+    begun: u128,
+    /// What initiators wanted to commit and to abort.
+    commits: Vec<v1::CommitTransactionRequest>,
+    aborts: Vec<v1::AbortTransactionRequest>,
 }
 
 impl FakeCoordinator {
@@ -74,6 +79,14 @@ impl FakeCoordinator {
 
     pub(crate) fn inquiries(&self) -> Vec<v1::InquireRequest> {
         self.state.lock().unwrap().inquiries.clone()
+    }
+
+    pub(crate) fn commits(&self) -> Vec<v1::CommitTransactionRequest> {
+        self.state.lock().unwrap().commits.clone()
+    }
+
+    pub(crate) fn aborts(&self) -> Vec<v1::AbortTransactionRequest> {
+        self.state.lock().unwrap().aborts.clone()
     }
 
     pub(crate) fn registrations(&self) -> Vec<v1::RegisterRequest> {
@@ -129,21 +142,38 @@ impl Coordinator for Served {
     }
 
     async fn begin(&self, _: Request<v1::BeginRequest>) -> Result<Response<v1::BeginReply>, Status> {
-        Err(Status::unimplemented("not asked of participants"))
+        let mut state = self.0.lock().unwrap();
+        state.begun += 1;
+        Ok(Response::new(v1::BeginReply {
+            cluster: CLUSTER.to_owned(),
+            transaction: super::transaction(state.begun).to_string(),
+        }))
     }
 
     async fn commit(
         &self,
-        _: Request<v1::CommitTransactionRequest>,
+        request: Request<v1::CommitTransactionRequest>,
     ) -> Result<Response<v1::CommitTransactionReply>, Status> {
-        Err(Status::unimplemented("not asked of participants"))
+        let request = request.into_inner();
+        self.0.lock().unwrap().commits.push(request.clone());
+        Ok(Response::new(v1::CommitTransactionReply {
+            cluster: CLUSTER.to_owned(),
+            transaction: request.transaction,
+            outcome: Some(Outcome(Decision::Commit).into()),
+        }))
     }
 
     async fn abort(
         &self,
-        _: Request<v1::AbortTransactionRequest>,
+        request: Request<v1::AbortTransactionRequest>,
     ) -> Result<Response<v1::AbortTransactionReply>, Status> {
-        Err(Status::unimplemented("not asked of participants"))
+        let request = request.into_inner();
+        self.0.lock().unwrap().aborts.push(request.clone());
+        Ok(Response::new(v1::AbortTransactionReply {
+            cluster: CLUSTER.to_owned(),
+            transaction: request.transaction,
+            outcome: Some(Outcome(Decision::Abort(AbortReason::Requested)).into()),
+        }))
     }
 
     async fn get_outcome(

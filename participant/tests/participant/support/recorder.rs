@@ -8,6 +8,7 @@ use unanimo_participant::{Bytes, Preparation, ResourceError, ResourceManager, Tr
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Call {
     Prepare,
+    Extend,
     Commit,
     Abort,
     Restore,
@@ -213,6 +214,35 @@ impl ResourceManager for Recorder {
             state.holds.remove(&transaction);
             Ok(answer)
         }
+    }
+
+    async fn extend(
+        &self,
+        transaction: TransactionId,
+        redo: Bytes,
+        operation: Bytes,
+    ) -> Result<Preparation, ResourceError> {
+        let _running = self.begin(Call::Extend, transaction).await?;
+        let text = String::from_utf8_lossy(&operation).into_owned();
+        let mut state = self.lock();
+        if state.holds.get(&transaction) != Some(&redo) {
+            state
+                .wrong
+                .push(format!("{transaction} is extended without its hold"));
+        }
+        let (kind, rest) = text.split_once(' ').unwrap_or((&text, ""));
+        Ok(match kind {
+            "yes" => {
+                let redo = Bytes::from([&redo[..], b", ", &operation[..]].concat());
+                state.holds.insert(transaction, redo.clone());
+                Preparation::Yes { redo }
+            }
+            "read" => Preparation::ReadOnly,
+            "no" => Preparation::No {
+                reason: rest.to_owned(),
+            },
+            other => panic!("no such operation: {other}"),
+        })
     }
 
     async fn commit(&self, transaction: TransactionId, redo: Bytes) -> Result<(), ResourceError> {
