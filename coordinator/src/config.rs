@@ -76,6 +76,9 @@ pub struct LimitsConfig {
     /// Transactions whose decision may be waiting in memory for a member that is away. Beyond it they wait in the
     /// table, and are picked up again from there.
     pub completing: usize,
+    /// Interactive transactions that this node begins in a second, and at once. They cost the cluster nothing until
+    /// they hold something at a participant; the limit keeps a storm of them from the participants' doors.
+    pub begins_per_second: u32,
     /// Members of one transaction.
     pub members: usize,
     /// Bytes of one operation.
@@ -92,6 +95,7 @@ impl Default for LimitsConfig {
         Self {
             in_flight: 10_000,
             completing: 50_000,
+            begins_per_second: 20_000,
             members: request.members,
             operation_bytes: request.operation_bytes,
             voting_timeout_ms: 10_000,
@@ -359,6 +363,7 @@ fn check_limits(limits: &LimitsConfig) -> Result<(), (&'static str, String)> {
     let at_least_one = [
         ("limits.in_flight", limits.in_flight),
         ("limits.completing", limits.completing),
+        ("limits.begins_per_second", limits.begins_per_second as usize),
         ("limits.members", limits.members),
         ("limits.operation_bytes", limits.operation_bytes),
     ];

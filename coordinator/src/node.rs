@@ -20,7 +20,7 @@ use crate::config::Config;
 use crate::driver::Driver;
 use crate::forming::{Forming, FormingError};
 use crate::raft::{Background, RaftService, Replica, ReplicaOptions, ReplicaParts, StartError};
-use crate::service::{AdminService, CoordinatorService, Forwarder};
+use crate::service::{AdminService, Admission, CoordinatorService, Forwarder};
 
 /// How long a node that stops waits for the transactions that are voting.
 const DRAIN: Duration = Duration::from_secs(5);
@@ -312,6 +312,7 @@ async fn services(
         driver: driver.clone(),
         forwarder,
         ids: parts.ids.clone(),
+        admission: Admission::new(config.limits.begins_per_second),
     };
     let admin = AdminService {
         cluster: config.cluster.clone(),

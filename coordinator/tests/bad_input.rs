@@ -216,3 +216,33 @@ async fn a_file_where_the_data_folder_should_be_is_named() {
             .contains("no/such.toml")
     );
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_storm_of_beginners_is_turned_away_with_a_hint_and_harms_nobody() {
+    let cluster = TestCluster::start_with(1, "[limits]\nbegins_per_second = 10\n").await;
+    let a = TestParticipant::start(&cluster, "a").await;
+    let mut client = cluster.coordinator(0).await;
+    let begin = || v1::BeginRequest {
+        cluster: "test".to_owned(),
+    };
+    let started = tokio::time::Instant::now();
+    let (mut begun, mut refused) = (0, 0);
+    // As many as come until some hundred are turned away: what is let in depends on how long that takes.
+    while refused < 200 {
+        match client.begin(begin()).await {
+            Ok(_) => begun += 1,
+            Err(error) => {
+                assert_eq!(reason_of(&error), Some(ErrorReason::Overloaded), "{error}");
+                let hint = retry_after(&error).unwrap();
+                assert!(hint <= Duration::from_millis(100), "{hint:?}");
+                refused += 1;
+            }
+        }
+    }
+    let most = 10.0 + started.elapsed().as_secs_f64() * 10.0;
+    assert!(f64::from(begun) <= most, "{begun} in {:?}", started.elapsed());
+    // Other transactions go on, and whoever repeats gets in.
+    let submitted = cluster.submit_at(0, new_transaction(), &[(&a, "x")]).await;
+    assert_eq!(submitted.unwrap(), Decision::Commit);
+    cluster::eventually("a place", async || client.begin(begin()).await.ok()).await;
+}

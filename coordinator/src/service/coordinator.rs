@@ -12,7 +12,7 @@ use unanimo_proto::{
     members_from_wire, operation_branches, refusal, transaction_from_wire,
 };
 
-use super::Forwarder;
+use super::{Admission, Forwarder};
 use crate::config::LimitsConfig;
 use crate::driver::{Driver, DriverError};
 use crate::node::IdSource;
@@ -27,6 +27,7 @@ pub(crate) struct CoordinatorService {
     pub(crate) driver: Driver,
     pub(crate) forwarder: Forwarder,
     pub(crate) ids: Arc<dyn IdSource>,
+    pub(crate) admission: Admission,
 }
 
 impl CoordinatorService {
@@ -119,6 +120,7 @@ impl Coordinator for CoordinatorService {
 
     async fn begin(&self, request: Request<v1::BeginRequest>) -> Result<Response<v1::BeginReply>, Status> {
         check_cluster(&self.cluster, &request.get_ref().cluster)?;
+        self.admission.admit()?;
         let transaction = TransactionId::new(self.driver.time_of_new_id()?, self.ids.random());
         Ok(Response::new(v1::BeginReply {
             cluster: self.cluster.to_string(),

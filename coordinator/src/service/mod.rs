@@ -1,10 +1,12 @@
 //! The gRPC services: translations between messages and the driver, nothing else.
 
 mod admin;
+mod admission;
 mod coordinator;
 mod forward;
 mod status;
 
 pub(crate) use admin::AdminService;
+pub(crate) use admission::Admission;
 pub(crate) use coordinator::CoordinatorService;
 pub(crate) use forward::Forwarder;

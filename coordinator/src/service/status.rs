@@ -5,6 +5,7 @@ use std::time::Duration;
 use tonic::Status;
 use unanimo_proto::{ErrorReason, refusal, with_retry_after};
 
+use super::admission::Crowded;
 use crate::driver::DriverError;
 
 /// When to try again while there is no leader. An election takes several times as long, but the new leader should
@@ -29,6 +30,17 @@ impl From<DriverError> for Status {
             DriverError::Outdated(_) => refusal(ErrorReason::Outdated, message),
             DriverError::StorageFailed(_) => refusal(ErrorReason::StorageFailed, message),
         }
+    }
+}
+
+impl From<Crowded> for Status {
+    fn from(crowded: Crowded) -> Self {
+        metrics::counter!("unanimo_coordinator_begins_refused_total").increment(1);
+        let message = format!(
+            "more than {} interactive transactions begin in a second, the limit of this node; nothing was started",
+            crowded.per_second
+        );
+        with_retry_after(ErrorReason::Overloaded, message, crowded.retry_after)
     }
 }
 
