@@ -1,0 +1,109 @@
+//! Every service dies at every step of a transaction, as by `kill -9`, and comes back: each journey is still booked at
+//! all three services or at none, and its traveller was told the truth.
+
+// In a test a panic is the report.
+#![allow(clippy::unwrap_used)]
+
+use std::path::Path;
+use std::time::Duration;
+
+use booking::Trade;
+use booking::audit::audit;
+use booking::cluster::Cluster;
+use booking::crash::CrashPoint;
+use booking::journey::{Order, Outcome};
+use booking::run::{Travel, orders};
+use tokio::time::{Instant, sleep};
+
+/// Journeys in each case: the service dies in the middle of them.
+const JOURNEYS: usize = 6;
+const AT_ONCE: usize = 3;
+/// How long a service may live before it dies where it was told to.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Travellers whose cards nobody has used.
+fn travellers(trade: Trade, point: CrashPoint) -> Vec<Order> {
+    let order = |number: usize| Order {
+        traveller: format!("traveller-{number}"),
+        card: format!("{trade}-{point}-{number}"),
+    };
+    (0..JOURNEYS).map(order).collect()
+}
+
+/// Starts a service again as soon as it has died.
+async fn revive(cluster: &mut Cluster, trade: Trade, what: &str) {
+    let deadline = Instant::now() + PATIENCE;
+    while !cluster.has_died(trade) {
+        assert!(Instant::now() < deadline, "{what}: it never came there");
+        sleep(Duration::from_millis(10)).await;
+    }
+    cluster.restart(trade, None).unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_service_dies_at_every_step() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut cluster = Cluster::start(Path::new(env!("CARGO_BIN_EXE_booking")), folder.path()).unwrap();
+    let travel = Travel::new(cluster.addresses()).unwrap();
+    travel.until_ready(&mut cluster).await.unwrap();
+    let mut outcomes = Vec::new();
+    for trade in Trade::ALL {
+        for point in CrashPoint::ALL {
+            let what = format!("{trade} {point}");
+            // The second time, so that there is one journey before it.
+            cluster.restart(trade, Some(&format!("{point}:2"))).unwrap();
+            travel.until_ready(&mut cluster).await.unwrap();
+            let orders = travellers(trade, point);
+            let (told, ()) = tokio::join!(travel.book(orders, AT_ONCE), revive(&mut cluster, trade, &what));
+            travel.until_at_rest(&mut cluster).await.unwrap();
+            let failed = told.iter().any(|outcome| matches!(outcome, Outcome::Failed(..)));
+            match point {
+                // Nobody can tell what it has done, so the journey is given up.
+                CrashPoint::BeforeJoin | CrashPoint::AfterJoin => assert!(failed, "{what}: {told:?}"),
+                // What is promised or decided is kept.
+                CrashPoint::AfterPrepare | CrashPoint::BeforeCommit | CrashPoint::BeforeAcknowledge => {
+                    let booked = told.iter().any(|outcome| matches!(outcome, Outcome::Booked(_)));
+                    assert!(booked, "{what}: {told:?}");
+                }
+            }
+            outcomes.extend(told);
+            let ledgers = travel.ledgers().await.unwrap();
+            assert_eq!(audit(&outcomes, &ledgers), [], "{what}");
+            for trade in Trade::ALL {
+                assert_eq!(travel.status(trade).await.unwrap().violations, 0, "{what}");
+            }
+        }
+    }
+    let booked = outcomes
+        .iter()
+        .filter(|outcome| matches!(outcome, Outcome::Booked(_)));
+    assert!(booked.count() > 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn journeys_are_booked_or_refused_and_nothing_else() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut cluster = Cluster::start(Path::new(env!("CARGO_BIN_EXE_booking")), folder.path()).unwrap();
+    let travel = Travel::new(cluster.addresses()).unwrap();
+    travel.until_ready(&mut cluster).await.unwrap();
+    // Eight journeys on each card, which bears four at most.
+    let mut orders = orders(40);
+    for (number, order) in orders.iter_mut().enumerate() {
+        order.card = format!("card-{}", number % 5);
+    }
+    let outcomes = travel.book(orders, 8).await;
+    travel.until_at_rest(&mut cluster).await.unwrap();
+    assert_eq!(audit(&outcomes, &travel.ledgers().await.unwrap()), []);
+    let booked = outcomes
+        .iter()
+        .filter(|outcome| matches!(outcome, Outcome::Booked(_)))
+        .count();
+    let refused = outcomes
+        .iter()
+        .filter(|outcome| matches!(outcome, Outcome::Refused(_, Trade::Payment)))
+        .count();
+    assert!(
+        booked > 0 && refused > 0 && booked + refused == 40,
+        "{outcomes:?}"
+    );
+}
