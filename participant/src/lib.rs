@@ -53,6 +53,25 @@
 //! # Ok(()) }
 //! ```
 //!
+//! # Interactive transactions
+//!
+//! A service whose own gRPC methods do the work of a transaction puts a [`JoinLayer`] before them. A method that is called
+//! within a transaction finds its [`Enlistment`] in the request and brings the operation through it; the same
+//! [`ResourceManager`] does the work.
+//!
+//! ```
+//! # use unanimo_participant::{Bytes, Enlistment};
+//! # use tonic::{Request, Response, Status};
+//! async fn take_seat(request: Request<String>) -> Result<Response<()>, Status> {
+//!     let enlistment = Enlistment::of(&request)?.clone();
+//!     // Held from here on, until the transaction's commit or abort, or until its time is over.
+//!     enlistment.join(Bytes::from(request.into_inner())).await?;
+//!     Ok(Response::new(()))
+//! }
+//! ```
+//!
+//! Until somebody asks for the vote, nothing is promised: a restart loses it, and the deadline lets go of it.
+//!
 //! # What is promised
 //!
 //! - **A Yes is kept** (R3). It is heard only after its record is on disk. After a restart the holds are there again
@@ -75,8 +94,8 @@
 //!
 //! # Left out
 //!
-//! The journal keeps everything: forgetting what lies below the watermark (R7) is not built yet. Interactive
-//! transactions and the batched `Exchange` stream are not built yet.
+//! The journal keeps everything: forgetting what lies below the watermark (R7) is not built yet. The
+//! batched `Exchange` stream is not built yet.
 
 mod background;
 mod branch_table;
