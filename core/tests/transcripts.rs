@@ -116,6 +116,7 @@ transcripts! {
     crash_while_committing
     inquiry_adopts
     interactive_abort
+    interactive_abort_while_extending
     interactive_abort_while_joining
     interactive_commit
     interactive_commit_of_a_stranger

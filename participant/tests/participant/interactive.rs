@@ -10,7 +10,7 @@ use unanimo_client::{
     Client, ClientOptions, CommitError, Decision, Doom, InteractiveTransaction, TransactionLayer,
 };
 use unanimo_participant::{Bytes, Enlistment, JoinLayer, Participant};
-use unanimo_proto::transport::TcpConnector;
+use unanimo_proto::transport::{Connector as _, TcpConnector};
 use unanimo_proto::{BRANCH_KEY, CONTEXT_KEY, Context, ErrorReason};
 
 use crate::support::{Call, World, eventually, reason, transaction};
@@ -214,6 +214,48 @@ async fn a_call_without_an_answer_dooms_the_transaction() {
         "{error}"
     );
     assert_eq!(world.coordinator.commits(), []);
+}
+
+#[tokio::test]
+async fn a_call_that_never_left_this_process_does_no_harm() {
+    let world = World::new();
+    let (participant, _) = world.start().await;
+    let tx = begin(&world).await;
+    // Nobody listens at the discard port of the loopback interface.
+    let channel = TcpConnector::default().channel("127.0.0.1:9").unwrap();
+    let mut channel = tx.channel(channel);
+    let request = Request::new(tonic::body::Body::empty());
+    assert!(channel.ready().await.unwrap().call(request).await.is_err());
+    assert_eq!(tx.doom(), None);
+    call(tx.layer(), &participant, "yes").await;
+    assert_eq!(tx.commit(PATIENCE).await.unwrap(), Decision::Commit);
+}
+
+#[tokio::test]
+async fn an_operation_that_its_method_does_not_wait_for_dooms_the_transaction() {
+    let world = World::new();
+    let (participant, _) = world.start().await;
+    world.recorder.hold(Call::Prepare);
+    let tx = begin(&world).await;
+    let hasty = service_fn(|request: Request<&'static str>| async move {
+        let enlistment = request.extensions().get::<Enlistment>().cloned().unwrap();
+        let joining = enlistment.join(Bytes::from("yes"));
+        // Begun, and given up.
+        assert!(futures::poll!(Box::pin(joining)).is_pending());
+        Ok::<_, Infallible>(Response::new(String::new()))
+    });
+    let mut channel = tx.channel(JoinLayer::new(&participant).layer(hasty));
+    channel
+        .ready()
+        .await
+        .unwrap()
+        .call(Request::new(""))
+        .await
+        .unwrap();
+    assert!(matches!(tx.doom(), Some(Doom::Refused { .. })));
+    world.recorder.release(Call::Prepare);
+    tx.abort(PATIENCE).await.unwrap();
+    assert_eq!(world.coordinator.aborts()[0].participants, ["stock"]);
 }
 
 #[tokio::test]
