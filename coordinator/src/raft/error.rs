@@ -30,6 +30,20 @@ pub enum StartError {
         /// What is wrong with it.
         reason: String,
     },
+    /// The log is a copy from before the decision table or the snapshot.
+    #[error(
+        "the raft log is older than the decision table: it knows of term {vote_term}, and entry {index} of term \
+         {entry_term} was taken already. It is an earlier copy, and what this node voted and confirmed since is lost. \
+         Put this node's own newest log back, or remove this node from the cluster and add an empty one under a new id"
+    )]
+    OldLog {
+        /// The last entry that the table or the snapshot holds.
+        index: u64,
+        /// Its term.
+        entry_term: u64,
+        /// The term of the last vote in the log.
+        vote_term: u64,
+    },
     /// The data folder belongs to another node.
     #[error(
         "the data folder belongs to node {found} of cluster {found_cluster}, but this is node {expected} of cluster \

@@ -98,6 +98,11 @@ impl LogStore {
         (log.purged, log.last())
     }
 
+    /// The term of the last vote that was saved.
+    pub(super) fn vote_term(&self) -> Option<u64> {
+        self.lock().vote.map(|vote| vote.leader_id.term)
+    }
+
     fn lock(&self) -> MutexGuard<'_, Log> {
         self.shared.log.lock().unwrap_or_else(PoisonError::into_inner)
     }

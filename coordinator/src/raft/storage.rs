@@ -96,9 +96,22 @@ impl Storage {
                 ),
             });
         }
+        // Nobody takes an entry before its leader's vote is on disk. So a vote of an earlier term than an entry that
+        // is here was copied from earlier: what this node voted and confirmed since then is not in it.
+        let reached = applied.max(self.snapshots.last_log_id());
+        if let Some(reached) = reached {
+            let (entry_term, vote_term) = (**reached.committed_leader_id(), self.log.vote_term());
+            if vote_term < Some(entry_term) {
+                return Err(StartError::OldLog {
+                    index: reached.index,
+                    entry_term,
+                    vote_term: vote_term.unwrap_or_default(),
+                });
+            }
+        }
         // What the table lacks and the log has dropped, a snapshot must have.
         if let Some(purged) = purged
-            && applied.max(self.snapshots.last_log_id()) < Some(purged)
+            && reached < Some(purged)
         {
             return Err(StartError::Gap {
                 applied: applied.index(),

@@ -559,7 +559,11 @@ async fn the_folder_of_another_node_is_refused() {
     cluster.stop_all().await;
 }
 
-async fn alone(log: &SimulatedDisk, table: &MemoryTable, snapshots: &SimulatedDisk) -> Replica {
+fn lonely(
+    log: &SimulatedDisk,
+    table: &MemoryTable,
+    snapshots: &SimulatedDisk,
+) -> (ReplicaOptions, ReplicaParts) {
     let options = ReplicaOptions::new(cluster_id(), NodeId(1), "127.0.0.1:1");
     let parts = ReplicaParts {
         log_disk: Arc::new(log.clone()),
@@ -573,6 +577,11 @@ async fn alone(log: &SimulatedDisk, table: &MemoryTable, snapshots: &SimulatedDi
         },
         background: Background::Tasks,
     };
+    (options, parts)
+}
+
+async fn alone(log: &SimulatedDisk, table: &MemoryTable, snapshots: &SimulatedDisk) -> Replica {
+    let (options, parts) = lonely(log, table, snapshots);
     let (replica, _service) = Replica::start(options, parts).await.unwrap();
     if !replica.is_formed() {
         replica
@@ -650,6 +659,32 @@ async fn a_table_that_is_ahead_of_the_log_is_taken_up() {
     replica.propose(vec![decide(50, 1, 1)]).await.unwrap();
     assert!(replica.record(transaction(50)).unwrap().is_some());
     replica.shutdown().await;
+}
+
+/// An earlier copy of the log does not know what this node has voted since, so it must not vote again.
+#[tokio::test]
+async fn a_log_older_than_the_table_is_refused() {
+    let (log, table, snapshots) = (SimulatedDisk::new(), MemoryTable::new(), SimulatedDisk::new());
+    let replica = alone(&log, &table, &snapshots).await;
+    replica.propose(vec![decide(1, 1, 1)]).await.unwrap();
+    replica.shutdown().await;
+    let earlier = log.fork();
+    let term = replica.status().term;
+    drop(replica);
+    // Each start is a term of its own.
+    let replica = alone(&log, &table, &snapshots).await;
+    assert!(replica.status().term > term);
+    replica.propose(vec![decide(2, 1, 1)]).await.unwrap();
+    replica.shutdown().await;
+    drop(replica);
+    let (options, parts) = lonely(&earlier, &table, &snapshots);
+    let started = Replica::start(options, parts).await.map(drop);
+    assert!(
+        matches!(started, Err(StartError::OldLog { vote_term, entry_term, .. }) if vote_term == term && entry_term > term),
+        "{started:?}"
+    );
+    // The newest log is taken up as ever.
+    alone(&log, &table, &snapshots).await.shutdown().await;
 }
 
 #[tokio::test]
