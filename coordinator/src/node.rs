@@ -275,8 +275,10 @@ async fn until_stopped(
     }
 }
 
-/// Lets another node lead before this one stops, so that nobody has to wait for an election.
+/// Lets another node lead before this one stops, so that nobody has to wait for an election. Transactions that are
+/// voting get their answer first: the next leader would have to tell their initiators that it does not know.
 async fn hand_over(replica: &Replica, driver: &Driver) {
+    driver.drain(DRAIN).await;
     let status = replica.status();
     // Who is furthest takes over fastest.
     let successor = status
@@ -284,17 +286,17 @@ async fn hand_over(replica: &Replica, driver: &Driver) {
         .iter()
         .filter(|other| other.voter && other.node != status.node)
         .max_by_key(|other| other.matched);
-    if let Some(successor) = successor.filter(|_| driver.is_ready()) {
-        let mut ready = driver.readiness();
-        match replica.transfer_leader(successor.node).await {
-            Ok(()) => {
-                let _ = tokio::time::timeout(DRAIN, ready.wait_for(Option::is_none)).await;
-                tracing::info!(to = %successor.node, "leadership is handed over");
-            }
-            Err(error) => tracing::info!(%error, "leadership could not be handed over"),
+    let Some(successor) = successor.filter(|_| driver.is_ready()) else {
+        return;
+    };
+    let mut ready = driver.readiness();
+    match replica.transfer_leader(successor.node).await {
+        Ok(()) => {
+            let _ = tokio::time::timeout(DRAIN, ready.wait_for(Option::is_none)).await;
+            tracing::info!(to = %successor.node, "leadership is handed over");
         }
+        Err(error) => tracing::info!(%error, "leadership could not be handed over"),
     }
-    driver.drain(DRAIN).await;
 }
 
 async fn services(

@@ -180,6 +180,87 @@ async fn a_new_leader_delivers_what_the_old_one_decided() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_leader_that_stops_answers_who_waits_and_takes_nobody_else() {
+    let mut cluster = TestCluster::start(3).await;
+    let (a, b) = (
+        TestParticipant::start(&cluster, "a").await,
+        TestParticipant::start(&cluster, "b").await,
+    );
+    b.change(|b| b.vote = None);
+    let (t, late) = (new_transaction(), new_transaction());
+    let old = cluster.leader().await;
+    let (mut waiting, mut second) = (cluster.coordinator(old).await, cluster.coordinator(old).await);
+    let request = submit_request(t, &[(&a, "x"), (&b, "y")]);
+    let waiting = tokio::spawn(async move { waiting.submit(request).await });
+    b.until_heard(&prepare(t, Some("y"))).await;
+    let stopped = tokio::spawn(cluster.begin_to_stop_node(old));
+    // Whoever comes now is sent elsewhere, and nothing is begun for it.
+    eventually("that no more is taken", async || {
+        let mut request = submit_request(new_transaction(), &[(&a, "x")]);
+        request.voting_timeout_ms = 1;
+        let error = second.submit(request).await.err()?;
+        assert_eq!(reason_of(&error), Some(ErrorReason::NoLeader), "{error}");
+        Some(())
+    })
+    .await;
+    b.change(|b| b.vote = Some(Vote::Yes));
+    let reply = waiting.await.unwrap().unwrap().into_inner();
+    let told = unanimo_proto::Outcome::try_from(reply.outcome).unwrap().0;
+    assert_eq!(told, Decision::Commit);
+    stopped.await.unwrap().unwrap();
+    let new = cluster.leader().await;
+    let told = cluster.submit_at(new, late, &[(&a, "x"), (&b, "y")]).await;
+    assert_eq!(told.unwrap(), Decision::Commit);
+}
+
+/// Initiators that submit one transaction after the other through the followers, until the last leader has stopped.
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_hears_of_an_unknown_outcome_when_a_leader_stops_under_load() {
+    let mut cluster = TestCluster::start(3).await;
+    let a = TestParticipant::start(&cluster, "a").await;
+    let old = cluster.leader().await;
+    let enough = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let mut initiators = tokio::task::JoinSet::new();
+    for number in 0..8 {
+        let mut client = cluster.coordinator((old + 1 + number % 2) % 3).await;
+        let (a, enough) = (a.clone(), enough.clone());
+        initiators.spawn(async move {
+            let (mut committed, mut unexpected) = (0_u64, Vec::new());
+            while !enough.load(std::sync::atomic::Ordering::Relaxed) {
+                match client.submit(submit_request(new_transaction(), &[(&a, "x")])).await {
+                    Ok(_) => committed += 1,
+                    Err(error) if reason_of(&error) == Some(ErrorReason::NoLeader) => {}
+                    Err(error) => unexpected.push(error),
+                }
+            }
+            (committed, unexpected)
+        });
+    }
+    let commits = |wanted: usize| {
+        let a = a.clone();
+        async move {
+            eventually("transactions", async || {
+                let heard = a.heard();
+                let commits = heard.iter().filter(|heard| matches!(heard, Heard::Commit { .. }));
+                (commits.count() >= wanted).then_some(())
+            })
+            .await;
+        }
+    };
+    commits(20).await;
+    cluster.stop_node(old).await;
+    let new = cluster.leader().await;
+    assert_ne!(new, old);
+    commits(a.heard().len() + 20).await;
+    enough.store(true, std::sync::atomic::Ordering::Relaxed);
+    while let Some(told) = initiators.join_next().await {
+        let (committed, unexpected) = told.unwrap();
+        assert!(committed > 0);
+        assert!(unexpected.is_empty(), "{unexpected:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_initiator_that_submits_again_gets_the_outcome_from_the_new_leader() {
     let mut cluster = TestCluster::start(3).await;
     let (a, b) = (

@@ -15,7 +15,7 @@ mod takeover;
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -60,6 +60,9 @@ pub(crate) enum DriverError {
     /// This node is not the leader, or not yet ready; nothing was started.
     #[error("this node does not lead the cluster")]
     NotLeader,
+    /// This node is about to hand its leadership over; nothing was started.
+    #[error("this node is stopping and hands its leadership over; another leads in a moment")]
+    HandingOver,
     /// It is not known whether a decision was recorded.
     #[error("the leadership was lost before the decision was known")]
     Unknown,
@@ -128,6 +131,8 @@ struct Shared {
     running: Mutex<BTreeMap<TransactionId, Running>>,
     /// Runs that are voting or deciding, against `limits.in_flight`.
     in_flight: AtomicUsize,
+    /// Set, under the lock of `running`, when this node stops: no run begins after that.
+    handing_over: AtomicBool,
     tasks: TaskTracker,
     stop: CancellationToken,
 }
@@ -174,6 +179,7 @@ impl Driver {
             ready: watch::Sender::new(None),
             running: Mutex::new(BTreeMap::new()),
             in_flight: AtomicUsize::new(0),
+            handing_over: AtomicBool::new(false),
             tasks,
             stop,
         });
@@ -236,6 +242,7 @@ impl Driver {
             return self.answered(transaction, request_hash, answer).await;
         }
         self.shared.age.check(transaction, horizon)?;
+        self.shared.check_not_handing_over()?;
         let proposal = Proposal {
             transaction,
             decision: Decision::Abort(AbortReason::Requested),
@@ -406,6 +413,10 @@ impl Driver {
 
     /// Stops taking new transactions and waits until those that are voting have their answer, at most `patience`.
     pub(crate) async fn drain(&self, patience: Duration) {
+        {
+            let _no_run_begins = self.shared.running();
+            self.shared.handing_over.store(true, Ordering::Relaxed);
+        }
         let deadline = tokio::time::Instant::now() + patience;
         while self.shared.in_flight.load(Ordering::Relaxed) > 0 && tokio::time::Instant::now() < deadline {
             tokio::time::sleep(Duration::from_millis(10)).await;
@@ -534,6 +545,13 @@ impl Shared {
         (*self.ready.borrow()).ok_or(DriverError::NotLeader)
     }
 
+    fn check_not_handing_over(&self) -> Result<(), DriverError> {
+        if self.handing_over.load(Ordering::Relaxed) {
+            return Err(DriverError::HandingOver);
+        }
+        Ok(())
+    }
+
     fn record(&self, transaction: TransactionId) -> Result<Option<DecisionRecord>, DriverError> {
         self.replica
             .record(transaction)
@@ -591,6 +609,7 @@ impl Shared {
             }
             Entry::Vacant(vacant) => vacant,
         };
+        self.check_not_handing_over()?;
         let in_flight = self.in_flight.load(Ordering::Relaxed);
         if in_flight >= self.limits.in_flight {
             return Err(DriverError::Overloaded { in_flight });

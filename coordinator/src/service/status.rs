@@ -19,6 +19,8 @@ impl From<DriverError> for Status {
         let message = error.to_string();
         match error {
             DriverError::NotLeader => no_leader(),
+            // For the caller the same: nothing was started, and another node will take it.
+            DriverError::HandingOver => with_retry_after(ErrorReason::NoLeader, message, NO_LEADER_PAUSE),
             DriverError::Unknown => with_retry_after(ErrorReason::OutcomeUnknown, message, NO_LEADER_PAUSE),
             DriverError::Overloaded { .. } => {
                 with_retry_after(ErrorReason::Overloaded, message, OVERLOAD_PAUSE)

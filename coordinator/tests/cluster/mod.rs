@@ -190,13 +190,17 @@ impl TestCluster {
 
     /// Stops a node as SIGTERM would.
     pub(crate) async fn stop_node(&mut self, place: usize) {
+        self.begin_to_stop_node(place).await.unwrap();
+    }
+
+    /// Tells a node to stop; the future ends when it has.
+    pub(crate) fn begin_to_stop_node(
+        &mut self,
+        place: usize,
+    ) -> impl Future<Output = Result<(), RunError>> + use<> {
         let node = self.nodes[place].take().unwrap();
         drop(node.stop);
-        tokio::time::timeout(PATIENCE, node.task)
-            .await
-            .unwrap()
-            .unwrap()
-            .unwrap();
+        async { tokio::time::timeout(PATIENCE, node.task).await.unwrap().unwrap() }
     }
 
     pub(crate) async fn status(&self, place: usize) -> Option<v1::GetStatusReply> {
