@@ -158,6 +158,22 @@ impl LogStore {
         appended
     }
 
+    /// Has a record taken by the journal, under the log's lock. While the writer is behind by as much as the journal
+    /// may queue it waits, as an append does.
+    async fn until_taken<T>(
+        &self,
+        mut attempt: impl FnMut(&mut Log) -> Result<T, AppendError>,
+    ) -> io::Result<T> {
+        loop {
+            match attempt(&mut self.lock()) {
+                Ok(taken) => return Ok(taken),
+                Err(AppendError::Full { .. }) => {}
+                Err(error) => return Err(io::Error::other(error)),
+            }
+            tokio::time::sleep(FULL_PAUSE).await;
+        }
+    }
+
     /// Waits until a record is durable.
     async fn wait(answer: oneshot::Receiver<Result<(), Failed>>) -> io::Result<()> {
         match answer.await {
@@ -265,17 +281,17 @@ impl RaftLogStorage<TypeConfig> for LogStore {
     }
 
     async fn save_vote(&mut self, vote: &Vote) -> io::Result<()> {
-        let (told, answer) = oneshot::channel();
-        {
-            let mut log = self.lock();
-            // A caller that went away wants no answer.
-            let done = move |result| drop(told.send(result));
-            self.shared
-                .journal
-                .append(Record::Vote(vote).encode(), done)
-                .map_err(io::Error::other)?;
-            log.vote = Some(*vote);
-        }
+        let record = Record::Vote(vote).encode();
+        let answer = self
+            .until_taken(|log| {
+                let (told, answer) = oneshot::channel();
+                // A caller that went away wants no answer.
+                let done = move |result| drop(told.send(result));
+                self.shared.journal.append(record.clone(), done)?;
+                log.vote = Some(*vote);
+                Ok(answer)
+            })
+            .await?;
         Self::wait(answer).await
     }
 
@@ -317,30 +333,30 @@ impl RaftLogStorage<TypeConfig> for LogStore {
         }
         if let Some(callback) = callback {
             // Nothing to append; the callback still says that everything before is durable.
-            let identity = self.lock().identity();
-            let done = move |result: Result<(), Failed>| callback.io_completed(result.map_err(failed));
-            self.shared
-                .journal
-                .append(identity, done)
-                .map_err(io::Error::other)?;
+            let mut callback = Some(callback);
+            self.until_taken(|log| match callback.take() {
+                Some(taken) => self.append_with(log.identity(), taken, &mut callback),
+                None => unreachable!("an append that is refused gives the callback back"),
+            })
+            .await?;
         }
         Ok(())
     }
 
     async fn truncate_after(&mut self, last: Option<LogId>) -> io::Result<()> {
-        let (told, answer) = oneshot::channel();
-        {
-            let mut log = self.lock();
-            let Some(after) = log.truncate_after(last) else {
-                return Ok(());
-            };
-            let record = log.truncation();
-            let done = move |result| drop(told.send(result));
-            self.shared
-                .journal
-                .truncate_after(after, record, done)
-                .map_err(io::Error::other)?;
-        }
+        let Some(after) = self.lock().truncate_after(last) else {
+            return Ok(());
+        };
+        let answer = self
+            .until_taken(|log| {
+                let (told, answer) = oneshot::channel();
+                let done = move |result| drop(told.send(result));
+                self.shared
+                    .journal
+                    .truncate_after(after, log.truncation(), done)?;
+                Ok(answer)
+            })
+            .await?;
         Self::wait(answer).await
     }
 
@@ -352,23 +368,25 @@ impl RaftLogStorage<TypeConfig> for LogStore {
                 "the log is purged up to {upto}, but the snapshot ends at {covered:?}"
             );
         }
-        let mut log = self.lock();
-        if log.purged >= Some(upto) {
-            return Ok(());
+        {
+            let mut log = self.lock();
+            if log.purged >= Some(upto) {
+                return Ok(());
+            }
+            log.purge(upto);
         }
-        log.purge(upto);
-        // Under the log's lock nobody else appends, so the next position is that of the record.
-        let keep = log.first_sequence().unwrap_or(self.shared.journal.next());
-        let journal = self.shared.journal.clone();
-        self.shared
-            .journal
-            .append(log.purge_record(), move |result| {
+        self.until_taken(|log| {
+            // Under the log's lock nobody else appends, so the next position is that of the record.
+            let keep = log.first_sequence().unwrap_or(self.shared.journal.next());
+            let journal = self.shared.journal.clone();
+            self.shared.journal.append(log.purge_record(), move |result| {
                 // Only now the record carries what the released part held.
                 if result.is_ok() {
                     journal.release_before(keep);
                 }
             })
-            .map_err(io::Error::other)?;
-        Ok(())
+        })
+        .await
+        .map(drop)
     }
 }

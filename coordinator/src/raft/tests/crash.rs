@@ -321,3 +321,37 @@ async fn an_append_waits_while_the_journal_is_full() {
     log.journal().close();
     writer.ended().await;
 }
+
+/// So do a vote, a truncation and a purge: an error would stop the replica for nothing.
+#[tokio::test]
+async fn a_vote_a_truncation_and_a_purge_wait_while_the_journal_is_full() {
+    for what in ["vote", "truncation", "purge"] {
+        let disk = SimulatedDisk::new();
+        let options = Options {
+            max_queued_bytes: 1024,
+            ..small_journal()
+        };
+        let (mut log, writer) = LogStore::open(Arc::new(disk), options, owner(), 512, None).unwrap();
+        // As many as fit, and one that does not.
+        let mut filling = log.clone();
+        let (callback, _answer) = flushed();
+        let mut appending = Box::pin(filling.append((0..100).map(|index| step_entry(1, index)), callback));
+        assert!(futures::poll!(&mut appending).is_pending());
+        drop(appending);
+        let there = contents(&mut log).await.entries.len() as u64;
+        for _ in 0..100 {
+            // Left out once there is no room for any more.
+            log.save_committed(Some(log_id(1, 0))).await.unwrap();
+        }
+        let mut waiting: std::pin::Pin<Box<dyn Future<Output = std::io::Result<()>> + Send>> = match what {
+            "vote" => Box::pin(async { log.save_vote(&Vote::new(300, 1)).await }),
+            "truncation" => Box::pin(log.truncate_after(Some(log_id(1, 0)))),
+            _ => Box::pin(log.purge(log_id(1, there - 1))),
+        };
+        assert!(futures::poll!(&mut waiting).is_pending(), "{what}");
+        let writer = WriterHandle::start(Background::Tasks, writer).unwrap();
+        waiting.await.unwrap();
+        log.journal().close();
+        writer.ended().await;
+    }
+}
