@@ -71,8 +71,12 @@ impl Default for RaftConfig {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct LimitsConfig {
-    /// Transactions that may be voting or deciding at once. Each holds a few KiB and a task on the leader.
+    /// Transactions that may be voting or deciding at once. Each holds a task on the leader, a few KiB, and its
+    /// operations.
     pub in_flight: usize,
+    /// What the operations of transactions that are voting may add up to, in MiB: they are held in memory until the
+    /// decision, and 10 000 of the largest would be 30 GiB.
+    pub in_flight_mib: usize,
     /// Transactions whose decision may be waiting in memory for a member that is away. Beyond it they wait in the
     /// table, and are picked up again from there.
     pub completing: usize,
@@ -94,6 +98,7 @@ impl Default for LimitsConfig {
         let request = Limits::default();
         Self {
             in_flight: 10_000,
+            in_flight_mib: 256,
             completing: 50_000,
             begins_per_second: 20_000,
             members: request.members,
@@ -111,6 +116,11 @@ impl LimitsConfig {
             members: self.members,
             operation_bytes: self.operation_bytes,
         }
+    }
+
+    /// The most that operations in flight may add up to, in bytes.
+    pub(crate) fn in_flight_bytes(&self) -> usize {
+        self.in_flight_mib.saturating_mul(1024 * 1024)
     }
 
     /// The voting phase for a request that asks for `asked_ms`, where 0 asks for the default.
@@ -372,6 +382,11 @@ fn check_limits(limits: &LimitsConfig) -> Result<(), (&'static str, String)> {
             return Err((key, "0 is not allowed; use 1 or more".to_owned()));
         }
     }
+    if limits.in_flight_mib < 4 {
+        // The largest request has 3 MiB of operations and would never be taken.
+        let problem = format!("{} is not allowed; use 4 or more", limits.in_flight_mib);
+        return Err(("limits.in_flight_mib", problem));
+    }
     let most = Limits::default();
     if limits.members > most.members {
         return Err((
@@ -490,6 +505,11 @@ mod tests {
                 with("in_flight = 10000", "in_flight = 0"),
                 "key limits.in_flight",
                 "1 or more",
+            ),
+            (
+                with("in_flight_mib = 256", "in_flight_mib = 3"),
+                "key limits.in_flight_mib",
+                "4 or more",
             ),
             (
                 with("in_flight = 10000", "inflight = 1"),

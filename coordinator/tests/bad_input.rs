@@ -130,6 +130,116 @@ async fn too_many_transactions_are_refused_with_a_hint_and_start_nothing() {
     );
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn operations_in_flight_are_bounded_in_bytes_too() {
+    let cluster = TestCluster::start_with(1, "[limits]\nin_flight_mib = 4\n").await;
+    let a = TestParticipant::start(&cluster, "a").await;
+    a.change(|a| a.vote = None);
+    // Of the largest operations 85 fit into 4 MiB.
+    let large = "x".repeat(48 * 1024);
+    let client = cluster.coordinator(0).await;
+    let mut held = tokio::task::JoinSet::new();
+    for _ in 0..85 {
+        let request = submit_request(new_transaction(), &[(&a, &large)]);
+        let mut client = client.clone();
+        held.spawn(async move { client.submit(request).await });
+    }
+    cluster::eventually("all are in flight", async || {
+        cluster.status(0).await.filter(|status| status.in_flight == 85)
+    })
+    .await;
+    let error = cluster.submit_at(0, new_transaction(), &[(&a, &large)]).await;
+    assert_eq!(reason_of(&error.unwrap_err()), Some(ErrorReason::Overloaded));
+    // A small one still fits.
+    let small = submit_request(new_transaction(), &[(&a, "x")]);
+    let mut other = client.clone();
+    held.spawn(async move { other.submit(small).await });
+    cluster::eventually("the small one is in flight", async || {
+        cluster.status(0).await.filter(|status| status.in_flight == 86)
+    })
+    .await;
+    a.change(|a| a.vote = Some(unanimo_core::Vote::Yes));
+    while let Some(answer) = held.join_next().await {
+        answer.unwrap().unwrap();
+    }
+    let told = cluster.submit_at(0, new_transaction(), &[(&a, &large)]).await;
+    assert_eq!(told.unwrap(), Decision::Commit, "there is room again");
+}
+
+/// R12: who repeats its request hears what came of it, whatever the limits are by then.
+#[tokio::test(flavor = "multi_thread")]
+async fn lower_limits_do_not_refuse_what_was_committed_under_higher_ones() {
+    let mut cluster = TestCluster::start(1).await;
+    let (a, b) = (
+        TestParticipant::start(&cluster, "a").await,
+        TestParticipant::start(&cluster, "b").await,
+    );
+    let (long, wide) = (new_transaction(), new_transaction());
+    cluster.submit_at(0, long, &[(&a, "12345")]).await.unwrap();
+    cluster.submit_at(0, wide, &[(&a, "1"), (&b, "2")]).await.unwrap();
+    cluster.stop_node(0).await;
+    cluster.configure("[limits]\noperation_bytes = 4\nmembers = 1\n");
+    cluster.start_node(0);
+    cluster.leader().await;
+    let told = cluster.submit_at(0, long, &[(&a, "12345")]).await;
+    assert_eq!(told.unwrap(), Decision::Commit);
+    let told = cluster.submit_at(0, wide, &[(&a, "1"), (&b, "2")]).await;
+    assert_eq!(told.unwrap(), Decision::Commit);
+    let requests: [&[_]; 2] = [&[(&a, "12345")], &[(&a, "1"), (&b, "2")]];
+    for branches in requests {
+        let error = cluster.submit_at(0, new_transaction(), branches).await;
+        assert_eq!(reason_of(&error.unwrap_err()), Some(ErrorReason::Malformed));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn members_that_never_existed_are_refused_wherever_they_are_named() {
+    let cluster = TestCluster::start(3).await;
+    let a = TestParticipant::start(&cluster, "a").await;
+    for place in 0..3 {
+        let mut client = cluster.coordinator(place).await;
+        let transaction = new_transaction().to_string();
+        let abort = v1::AbortTransactionRequest {
+            cluster: "test".to_owned(),
+            transaction: transaction.clone(),
+            participants: vec!["a".to_owned(), "ghost".to_owned()],
+        };
+        let error = client.abort(abort).await.unwrap_err();
+        assert_eq!(
+            reason_of(&error),
+            Some(ErrorReason::UnknownParticipant),
+            "{error}"
+        );
+        let inquire = v1::InquireRequest {
+            cluster: "test".to_owned(),
+            participant: "a".to_owned(),
+            inquiries: vec![v1::Inquiry {
+                transaction: transaction.clone(),
+                request_hash: vec![7; 32].into(),
+                members: vec!["a".to_owned(), "ghost".to_owned()],
+            }],
+        };
+        let error = client.inquire(inquire).await.unwrap_err();
+        assert_eq!(
+            reason_of(&error),
+            Some(ErrorReason::UnknownParticipant),
+            "{error}"
+        );
+        assert!(error.message().contains("ghost"), "{error}");
+        // Nothing came of either.
+        let outcome = v1::GetOutcomeRequest {
+            cluster: "test".to_owned(),
+            transaction,
+        };
+        let known = client.get_outcome(outcome).await.unwrap().into_inner().known;
+        assert!(
+            matches!(known, Some(v1::get_outcome_reply::Known::Undecided(_))),
+            "{known:?}"
+        );
+    }
+    assert!(a.heard().is_empty());
+}
+
 async fn refused(config: Config) -> RunError {
     let running = run(config, std::future::pending());
     tokio::time::timeout(PATIENCE, running)

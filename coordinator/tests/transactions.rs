@@ -227,7 +227,10 @@ async fn nobody_hears_of_an_unknown_outcome_when_a_leader_stops_under_load() {
         initiators.spawn(async move {
             let (mut committed, mut unexpected) = (0_u64, Vec::new());
             while !enough.load(std::sync::atomic::Ordering::Relaxed) {
-                match client.submit(submit_request(new_transaction(), &[(&a, "x")])).await {
+                match client
+                    .submit(submit_request(new_transaction(), &[(&a, "x")]))
+                    .await
+                {
                     Ok(_) => committed += 1,
                     Err(error) if reason_of(&error) == Some(ErrorReason::NoLeader) => {}
                     Err(error) => unexpected.push(error),

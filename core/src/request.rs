@@ -72,14 +72,7 @@ impl Request {
     ) -> Result<Self, RequestError> {
         let mut checked = BTreeMap::new();
         for (participant, operation) in branches {
-            let bytes = operation.as_bytes().len();
-            if bytes > limits.operation_bytes {
-                return Err(RequestError::OperationTooLarge {
-                    participant,
-                    bytes,
-                    limit: limits.operation_bytes,
-                });
-            }
+            check_operation(&participant, &operation, limits)?;
             if checked.insert(participant.clone(), operation).is_some() {
                 return Err(RequestError::RepeatedParticipant { participant });
             }
@@ -100,6 +93,24 @@ impl Request {
         })
     }
 
+    /// Whether it also keeps these limits, which may be lower than those it was made under.
+    pub fn check(&self, limits: Limits) -> Result<(), RequestError> {
+        if self.branches.len() > limits.members {
+            return Err(RequestError::TooManyBranches {
+                limit: limits.members,
+            });
+        }
+        self.branches
+            .iter()
+            .try_for_each(|(participant, operation)| check_operation(participant, operation, limits))
+    }
+
+    /// The bytes of all its operations.
+    pub fn operation_bytes(&self) -> usize {
+        let bytes = |operation: &Operation| operation.as_bytes().len();
+        self.branches.values().map(bytes).sum()
+    }
+
     /// The members and what each is to do.
     pub fn branches(&self) -> &BTreeMap<ParticipantId, Operation> {
         &self.branches
@@ -109,6 +120,22 @@ impl Request {
     pub fn hash(&self) -> RequestHash {
         self.hash
     }
+}
+
+fn check_operation(
+    participant: &ParticipantId,
+    operation: &Operation,
+    limits: Limits,
+) -> Result<(), RequestError> {
+    let (bytes, limit) = (operation.as_bytes().len(), limits.operation_bytes);
+    if bytes <= limit {
+        return Ok(());
+    }
+    Err(RequestError::OperationTooLarge {
+        participant: participant.clone(),
+        bytes,
+        limit,
+    })
 }
 
 /// A request that was refused before anything happened. Definite: it had no effect.
@@ -181,6 +208,18 @@ mod tests {
         assert!(matches!(
             check(vec![branch("a", "1234")]),
             RequestError::OperationTooLarge { bytes: 4, .. }
+        ));
+        // The same of a request that was made under higher limits.
+        let check = |branches: Vec<_>| {
+            let request = Request::new(branches, Limits::default()).unwrap();
+            request.check(limits)
+        };
+        assert_eq!(check(vec![branch("a", "123"), branch("b", "")]), Ok(()));
+        let three = vec![branch("a", ""), branch("b", ""), branch("c", "")];
+        assert_eq!(check(three), Err(RequestError::TooManyBranches { limit: 2 }));
+        assert!(matches!(
+            check(vec![branch("a", "1234")]),
+            Err(RequestError::OperationTooLarge { bytes: 4, .. })
         ));
     }
 }

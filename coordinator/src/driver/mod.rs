@@ -25,8 +25,8 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use unanimo_core::table::{Applied, Command, DecisionRecord, Horizon, Proposal};
 use unanimo_core::{
-    AbortReason, ClusterId, Decision, Members, ParticipantId, Request, RequestHash, Transaction,
-    TransactionEffect, TransactionId, TransactionInput,
+    AbortReason, ClusterId, Decision, Members, ParticipantId, Request, RequestError, RequestHash,
+    Transaction, TransactionEffect, TransactionId, TransactionInput,
 };
 use unanimo_proto::transport::{Clock, Connector};
 use unanimo_proto::{Inquiry, InquiryAnswer, Registering};
@@ -67,8 +67,13 @@ pub(crate) enum DriverError {
     #[error("the leadership was lost before the decision was known")]
     Unknown,
     /// Too much is in flight; nothing was started (R14).
-    #[error("{in_flight} transactions are in flight, the limit of this node")]
-    Overloaded { in_flight: usize },
+    #[error(
+        "{in_flight} transactions with {bytes} bytes of operations are in flight, the limit of this node"
+    )]
+    Overloaded { in_flight: usize, bytes: usize },
+    /// The request is larger than this cluster allows; nothing was started (R14).
+    #[error(transparent)]
+    NotAllowed(#[from] RequestError),
     /// A member never registered; nothing was started.
     #[error("participant {participant} is not known to this cluster; it registers when it first starts")]
     UnknownParticipant { participant: ParticipantId },
@@ -101,6 +106,9 @@ pub(crate) enum DriverError {
         ahead: Duration,
         tolerance: Duration,
     },
+    /// What is to be recorded does not fit into one entry. The limits on members and names keep decisions far below.
+    #[error("{bytes} bytes are to be recorded, the limit is {limit}")]
+    TooLarge { bytes: usize, limit: usize },
     /// The participant runs from an old copy of its data (R11).
     #[error("{0}")]
     Outdated(String),
@@ -131,6 +139,8 @@ struct Shared {
     running: Mutex<BTreeMap<TransactionId, Running>>,
     /// Runs that are voting or deciding, against `limits.in_flight`.
     in_flight: AtomicUsize,
+    /// The bytes of their operations, against `limits.in_flight_mib`.
+    in_flight_bytes: AtomicUsize,
     /// Set, under the lock of `running`, when this node stops: no run begins after that.
     handing_over: AtomicBool,
     tasks: TaskTracker,
@@ -179,6 +189,7 @@ impl Driver {
             ready: watch::Sender::new(None),
             running: Mutex::new(BTreeMap::new()),
             in_flight: AtomicUsize::new(0),
+            in_flight_bytes: AtomicUsize::new(0),
             handing_over: AtomicBool::new(false),
             tasks,
             stop,
@@ -197,11 +208,16 @@ impl Driver {
         request: &Request,
         voting_timeout: Duration,
     ) -> Result<Decision, DriverError> {
-        let asked = request.hash();
+        let new = NewRun {
+            transaction,
+            request_hash: request.hash(),
+            operation_bytes: request.operation_bytes(),
+            voting_timeout,
+        };
         let members = request.branches().keys().cloned().collect();
+        let check = || request.check(self.shared.limits.request());
         let begin = |deadline| Transaction::submitted(transaction, request, deadline);
-        self.join_or_start(transaction, asked, &members, begin, voting_timeout)
-            .await
+        self.join_or_start(new, &members, check, begin).await
     }
 
     /// Commits an interactive transaction: its members have been told their operations already.
@@ -212,9 +228,15 @@ impl Driver {
         voting_timeout: Duration,
     ) -> Result<Decision, DriverError> {
         let asked = RequestHash::of_members(&members);
+        let new = NewRun {
+            transaction,
+            request_hash: asked,
+            operation_bytes: 0,
+            voting_timeout,
+        };
+        let check = || self.shared.check_count(&members);
         let begin = |deadline| Transaction::adopted(transaction, asked, members.clone(), deadline);
-        self.join_or_start(transaction, asked, &members, begin, voting_timeout)
-            .await
+        self.join_or_start(new, &members, check, begin).await
     }
 
     /// Aborts a transaction unless it is decided, and returns what holds.
@@ -243,6 +265,8 @@ impl Driver {
         }
         self.shared.age.check(transaction, horizon)?;
         self.shared.check_not_handing_over()?;
+        self.shared.check_count(&members)?;
+        self.shared.check_registered(&members)?;
         let proposal = Proposal {
             transaction,
             decision: Decision::Abort(AbortReason::Requested),
@@ -321,7 +345,11 @@ impl Driver {
         };
         let mut barrier_needed = false;
         for inquiry in &inquiries {
-            barrier_needed |= unknown(inquiry)?;
+            if unknown(inquiry)? {
+                barrier_needed = true;
+                // Nobody can have promised together with a member that never existed.
+                self.shared.check_registered(&inquiry.members)?;
+            }
         }
         if barrier_needed {
             // An old leader must not take over what a newer one has decided or is running.
@@ -346,13 +374,15 @@ impl Driver {
             request_hash,
             members,
         } = inquiry;
-        let timeout = self.shared.limits.voting_timeout(0);
+        let new = NewRun {
+            transaction,
+            request_hash,
+            operation_bytes: 0,
+            voting_timeout: self.shared.limits.voting_timeout(0),
+        };
         let begin = |deadline| Transaction::adopted(transaction, request_hash, members, deadline);
         // Overload is no harm: the participant asks again.
-        match self
-            .shared
-            .start_run(transaction, request_hash, term, timeout, begin)
-        {
+        match self.shared.start_run(&new, term, begin) {
             Ok(Started::New(_)) => tracing::info!(tx = %transaction, "taking over an undecided transaction"),
             Ok(Started::Joined { .. }) => {}
             Err(error) => tracing::debug!(tx = %transaction, %error, "not taken over now"),
@@ -440,12 +470,12 @@ impl Driver {
     /// id, waits for what the table says: until then either may still win it.
     async fn join_or_start(
         &self,
-        transaction: TransactionId,
-        asked: RequestHash,
+        new: NewRun,
         members: &Members,
+        check: impl Fn() -> Result<(), RequestError>,
         begin: impl Fn(unanimo_core::Timestamp) -> (Transaction, Vec<TransactionEffect>),
-        voting_timeout: Duration,
     ) -> Result<Decision, DriverError> {
+        let (transaction, asked) = (new.transaction, new.request_hash);
         loop {
             let term = self.shared.leading()?;
             let horizon = self.shared.horizon()?;
@@ -465,16 +495,10 @@ impl Driver {
             if !self.shared.running().contains_key(&transaction) {
                 self.shared.age.check(transaction, horizon)?;
             }
-            for participant in members {
-                if self.shared.registration(participant)?.is_none() {
-                    return Err(DriverError::UnknownParticipant {
-                        participant: participant.clone(),
-                    });
-                }
-            }
-            let started = self
-                .shared
-                .start_run(transaction, asked, term, voting_timeout, &begin)?;
+            // Only now: what was decided under other limits is told all the same (R12).
+            check()?;
+            self.shared.check_registered(members)?;
+            let started = self.shared.start_run(&new, term, &begin)?;
             let (request_hash, answer) = match started {
                 Started::New(answer) => (asked, answer),
                 Started::Joined { request_hash, answer } => (request_hash, answer),
@@ -516,6 +540,14 @@ impl Driver {
             Some(Answer::Lost) | None => Err(DriverError::Unknown),
         }
     }
+}
+
+/// What a run is started with.
+struct NewRun {
+    transaction: TransactionId,
+    request_hash: RequestHash,
+    operation_bytes: usize,
+    voting_timeout: Duration,
 }
 
 /// What came of proposing a decision.
@@ -573,6 +605,25 @@ impl Shared {
             .map_err(|error| DriverError::StorageFailed(error.to_string()))
     }
 
+    /// A member that never registered cannot have promised anything, nor hear what is decided.
+    fn check_registered(&self, members: &Members) -> Result<(), DriverError> {
+        for participant in members {
+            if self.registration(participant)?.is_none() {
+                let participant = participant.clone();
+                return Err(DriverError::UnknownParticipant { participant });
+            }
+        }
+        Ok(())
+    }
+
+    fn check_count(&self, members: &Members) -> Result<(), RequestError> {
+        let limit = self.limits.members;
+        if members.len() > limit {
+            return Err(RequestError::TooManyBranches { limit });
+        }
+        Ok(())
+    }
+
     async fn barrier(&self) -> Result<(), DriverError> {
         self.replica.read_barrier().await.map_err(DriverError::from)
     }
@@ -594,14 +645,12 @@ impl Shared {
     /// Starts a run, or finds the one there is.
     fn start_run(
         self: &Arc<Self>,
-        transaction: TransactionId,
-        request_hash: RequestHash,
+        new: &NewRun,
         term: u64,
-        voting_timeout: Duration,
         begin: impl FnOnce(unanimo_core::Timestamp) -> (Transaction, Vec<TransactionEffect>),
     ) -> Result<Started, DriverError> {
         let mut running = self.running();
-        let vacant = match running.entry(transaction) {
+        let vacant = match running.entry(new.transaction) {
             Entry::Occupied(found) => {
                 let found = found.get();
                 let (request_hash, answer) = (found.request_hash, found.answer.clone());
@@ -611,11 +660,14 @@ impl Shared {
         };
         self.check_not_handing_over()?;
         let in_flight = self.in_flight.load(Ordering::Relaxed);
-        if in_flight >= self.limits.in_flight {
-            return Err(DriverError::Overloaded { in_flight });
+        let bytes = self.in_flight_bytes.load(Ordering::Relaxed);
+        if in_flight >= self.limits.in_flight
+            || bytes.saturating_add(new.operation_bytes) > self.limits.in_flight_bytes()
+        {
+            return Err(DriverError::Overloaded { in_flight, bytes });
         }
-        let (state, effects) = begin(self.clock.now().after(voting_timeout));
-        let (run, handle) = Run::voting(self.clone(), state, term, voting_timeout, request_hash);
+        let (state, effects) = begin(self.clock.now().after(new.voting_timeout));
+        let (run, handle) = Run::voting(self.clone(), state, term, new);
         let answer = handle.answer.clone();
         vacant.insert(handle);
         drop(running);
@@ -662,10 +714,7 @@ impl From<ProposeError> for DriverError {
         match error {
             ProposeError::NotLeader { .. } | ProposeError::Busy => Self::NotLeader,
             ProposeError::Unknown => Self::Unknown,
-            // The limits on members and names keep an entry far below its limit.
-            ProposeError::TooLarge { bytes, limit } => Self::StorageFailed(format!(
-                "an entry of {bytes} bytes was built, the limit is {limit}"
-            )),
+            ProposeError::TooLarge { bytes, limit } => Self::TooLarge { bytes, limit },
             ProposeError::Failed(message) => Self::StorageFailed(message),
         }
     }

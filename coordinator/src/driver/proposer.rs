@@ -87,7 +87,11 @@ async fn group(replica: Replica, mut pending: mpsc::Receiver<Pending>) {
         let full = std::mem::replace(&mut entry, Vec::with_capacity(COMMANDS_PER_ENTRY));
         let replica = replica.clone();
         tokio::spawn(async move {
-            propose(&replica, full).await;
+            propose(full, |commands| {
+                let replica = &replica;
+                async move { replica.propose(commands.as_slice()).await }
+            })
+            .await;
             drop(slot);
         });
     }
@@ -114,25 +118,80 @@ async fn collect(pending: &mut mpsc::Receiver<Pending>, entry: &mut Vec<Pending>
     }
 }
 
-async fn propose(replica: &Replica, entry: Vec<Pending>) {
-    let (commands, waiting): (Vec<_>, Vec<_>) = entry
+/// Has a group of commands applied. One that is too large for an entry is split, until only the command that is too
+/// large by itself is refused.
+async fn propose<F: Future<Output = Result<Vec<Applied>, ProposeError>>>(
+    entry: Vec<Pending>,
+    applied_by: impl Fn(Arc<Vec<Command>>) -> F,
+) {
+    let whole: (Vec<_>, Vec<_>) = entry
         .into_iter()
         .map(|pending| (pending.command, pending.applied))
         .unzip();
-    match replica.propose(commands).await {
-        Ok(applied) => {
-            assert_eq!(applied.len(), waiting.len(), "every command is answered");
-            for (waiting, applied) in waiting.into_iter().zip(applied) {
-                // Who no longer waits does not need the answer.
-                if let Some(waiting) = waiting {
-                    drop(waiting.send(Ok(applied)));
+    let mut groups = vec![whole];
+    while let Some((commands, mut waiting)) = groups.pop() {
+        let commands = Arc::new(commands);
+        match applied_by(commands.clone()).await {
+            Ok(applied) => {
+                assert_eq!(applied.len(), waiting.len(), "every command is answered");
+                for (waiting, applied) in waiting.into_iter().zip(applied) {
+                    // Who no longer waits does not need the answer.
+                    if let Some(waiting) = waiting {
+                        drop(waiting.send(Ok(applied)));
+                    }
+                }
+            }
+            // Definite: nothing of it was proposed.
+            Err(ProposeError::TooLarge { .. }) if commands.len() > 1 => {
+                let mut commands = Arc::unwrap_or_clone(commands);
+                let half = commands.len() / 2;
+                groups.push((commands.split_off(half), waiting.split_off(half)));
+                groups.push((commands, waiting));
+            }
+            Err(error) => {
+                for waiting in waiting.into_iter().flatten() {
+                    let _ = waiting.send(Err(error.clone()));
                 }
             }
         }
-        Err(error) => {
-            for waiting in waiting.into_iter().flatten() {
-                let _ = waiting.send(Err(error.clone()));
-            }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use unanimo_core::{Members, ParticipantId, Timestamp, TransactionId};
+
+    use super::*;
+
+    fn acknowledge(number: u64, participant: &str) -> Command {
+        Command::Acknowledge {
+            transaction: TransactionId::new(Timestamp::from_unix_ms(1), u128::from(number)),
+            participants: Members::from([ParticipantId::new(participant).unwrap()]),
+        }
+    }
+
+    #[tokio::test]
+    async fn a_command_that_is_too_large_is_refused_alone() {
+        let large = acknowledge(5, "large");
+        let applied_by = |commands: Arc<Vec<Command>>| {
+            std::future::ready(if commands.len() > 3 || commands.contains(&large) {
+                Err(ProposeError::TooLarge { bytes: 9, limit: 8 })
+            } else {
+                Ok(vec![Applied::Registered; commands.len()])
+            })
+        };
+        let (entry, mut answers): (Vec<_>, Vec<_>) = (0..11)
+            .map(|number| {
+                let (applied, answer) = oneshot::channel();
+                let command = acknowledge(number, if number == 5 { "large" } else { "small" });
+                let applied = Some(applied);
+                (Pending { command, applied }, answer)
+            })
+            .unzip();
+        propose(entry, applied_by).await;
+        for (number, answer) in answers.iter_mut().enumerate() {
+            let answer = answer.try_recv().unwrap();
+            assert_eq!(answer.is_ok(), number != 5, "{number}: {answer:?}");
         }
     }
 }

@@ -17,7 +17,7 @@ use unanimo_core::{
 use unanimo_proto::{ErrorReason, PrepareMessage};
 
 use super::participants::Participants;
-use super::{Answer, Decided, Running, Shared};
+use super::{Answer, Decided, NewRun, Running, Shared};
 
 /// Inputs from outside that may wait for a run. Only initiators that ask for an abort use it.
 const INBOX: usize = 4;
@@ -45,8 +45,8 @@ pub(super) struct Run {
     deadline: Instant,
     answer: watch::Sender<Option<Answer>>,
     inbox: mpsc::Receiver<TransactionInput>,
-    /// Counted in `in_flight` until the decision is known.
-    voting: bool,
+    /// Counted in `in_flight`, with so many bytes of operations, until the decision is known.
+    voting: Option<usize>,
     calls: FuturesUnordered<Call>,
 }
 
@@ -56,11 +56,21 @@ impl Run {
         shared: Arc<Shared>,
         transaction: Transaction,
         term: u64,
-        voting_timeout: Duration,
-        request_hash: RequestHash,
+        new: &NewRun,
     ) -> (Self, Running) {
         shared.in_flight.fetch_add(1, Ordering::Relaxed);
-        Self::new(shared, transaction, term, voting_timeout, request_hash, true)
+        shared
+            .in_flight_bytes
+            .fetch_add(new.operation_bytes, Ordering::Relaxed);
+        let voting = Some(new.operation_bytes);
+        Self::new(
+            shared,
+            transaction,
+            term,
+            new.voting_timeout,
+            new.request_hash,
+            voting,
+        )
     }
 
     /// A run that only delivers a decision that is recorded.
@@ -70,7 +80,7 @@ impl Run {
         term: u64,
         request_hash: RequestHash,
     ) -> (Self, Running) {
-        Self::new(shared, transaction, term, Duration::ZERO, request_hash, false)
+        Self::new(shared, transaction, term, Duration::ZERO, request_hash, None)
     }
 
     fn new(
@@ -79,7 +89,7 @@ impl Run {
         term: u64,
         voting_timeout: Duration,
         request_hash: RequestHash,
-        voting: bool,
+        voting: Option<usize>,
     ) -> (Self, Running) {
         let told = match transaction.phase() {
             TransactionPhase::Completing { decision, .. } | TransactionPhase::Ended { decision } => {
@@ -251,8 +261,9 @@ impl Run {
     }
 
     fn no_longer_voting(&mut self) {
-        if std::mem::take(&mut self.voting) {
+        if let Some(bytes) = self.voting.take() {
             self.shared.in_flight.fetch_sub(1, Ordering::Relaxed);
+            self.shared.in_flight_bytes.fetch_sub(bytes, Ordering::Relaxed);
         }
     }
 }

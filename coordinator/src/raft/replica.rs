@@ -164,9 +164,13 @@ impl Replica {
     ///
     /// See [`ProposeError`]: unless the error is definite nothing may be concluded. The same holds if the returned
     /// future is dropped.
-    pub(crate) async fn propose(&self, commands: Vec<Command>) -> Result<Vec<Applied>, ProposeError> {
-        let encoded = encode_commands(&commands);
-        check_size(&commands, encoded.len())?;
+    pub(crate) async fn propose(
+        &self,
+        commands: impl AsRef<[Command]>,
+    ) -> Result<Vec<Applied>, ProposeError> {
+        let encoded = encode_commands(commands.as_ref());
+        check_size(commands.as_ref(), encoded.len())?;
+        drop(commands);
         let proposed = self.shared.raft.client_write(Commands(encoded));
         match tokio::time::timeout(self.shared.options.propose_timeout(), proposed).await {
             Ok(Ok(response)) => Ok(response.data.0),

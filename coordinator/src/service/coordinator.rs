@@ -8,7 +8,7 @@ use unanimo_core::{ClusterId, Decision, Members, ParticipantId, TransactionId};
 use unanimo_proto::v1::coordinator_client::CoordinatorClient;
 use unanimo_proto::v1::{self, coordinator_server::Coordinator};
 use unanimo_proto::{
-    ErrorReason, Inquiry, InquiryAnswer, MalformedMessage, Outcome, Registering, check_cluster,
+    ErrorReason, Inquiry, InquiryAnswer, MalformedMessage, Outcome, Registering, check_cluster, definite,
     members_from_wire, operation_branches, refusal, transaction_from_wire,
 };
 
@@ -68,9 +68,17 @@ impl CoordinatorService {
         metadata: &tonic::metadata::MetadataMap,
         asker: &ParticipantId,
         open: Vec<Inquiry>,
-    ) -> Vec<InquiryAnswer> {
+    ) -> Result<Vec<InquiryAnswer>, Status> {
+        let undecided = |error: Status| {
+            if definite(&error) {
+                Err(error)
+            } else {
+                Ok(Vec::new())
+            }
+        };
         if self.driver.is_ready() {
-            return self.driver.inquire(open).await.unwrap_or_default();
+            let answered = self.driver.inquire(open).await;
+            return answered.map_err(Status::from).or_else(undecided);
         }
         let asked: Vec<TransactionId> = open.iter().map(|inquiry| inquiry.transaction).collect();
         let request = v1::InquireRequest {
@@ -79,16 +87,17 @@ impl CoordinatorService {
             inquiries: open.into_iter().map(Into::into).collect(),
         };
         let inquire = async |mut leader: CoordinatorClient<Channel>, request| leader.inquire(request).await;
-        let Ok(reply) = self.forwarder.forward(metadata, request, inquire).await else {
-            return Vec::new();
+        let reply = match self.forwarder.forward(metadata, request, inquire).await {
+            Ok(reply) => reply,
+            Err(error) => return undecided(error),
         };
         let parsed = reply.into_inner().answers.into_iter().map(TryInto::try_into);
         let told: Vec<(TransactionId, InquiryAnswer)> = parsed.collect::<Result<_, _>>().unwrap_or_default();
         if told.iter().map(|(transaction, _)| transaction).ne(asked.iter()) {
             // Answers to other questions answer none of ours.
-            return Vec::new();
+            return Ok(Vec::new());
         }
-        told.into_iter().map(|(_, answer)| answer).collect()
+        Ok(told.into_iter().map(|(_, answer)| answer).collect())
     }
 }
 
@@ -108,7 +117,8 @@ impl Coordinator for CoordinatorService {
         }
         let timeout = self.limits.voting_timeout(message.voting_timeout_ms);
         let branches = operation_branches(message.branches)?;
-        let request = unanimo_core::Request::new(branches, self.limits.request())
+        // As large as any node may allow: the driver knows whether the limits of this one matter.
+        let request = unanimo_core::Request::new(branches, unanimo_core::Limits::default())
             .map_err(|error| refusal(ErrorReason::Malformed, error.to_string()))?;
         let decision = self.driver.submit(transaction, &request, timeout).await?;
         Ok(Response::new(v1::SubmitReply {
@@ -135,7 +145,7 @@ impl Coordinator for CoordinatorService {
         let (metadata, _, message) = request.into_parts();
         check_cluster(&self.cluster, &message.cluster)?;
         let transaction = transaction_from_wire(&message.transaction)?;
-        let members = self.check_members(members_from_wire("participants", &message.participants)?)?;
+        let members = members_from_wire("participants", &message.participants)?;
         if !self.driver.is_ready() {
             return self
                 .forwarder
@@ -162,7 +172,7 @@ impl Coordinator for CoordinatorService {
         let transaction = transaction_from_wire(&message.transaction)?;
         let members = match message.participants.as_slice() {
             [] => Members::new(),
-            named => self.check_members(members_from_wire("participants", named)?)?,
+            named => members_from_wire("participants", named)?,
         };
         if !self.driver.is_ready() {
             return self
@@ -235,7 +245,8 @@ impl Coordinator for CoordinatorService {
         if !open.is_empty() {
             let asked: Vec<Inquiry> = open.iter().map(|place| inquiries[*place].clone()).collect();
             // In the order of the questions: one id may be asked about for two requests.
-            for (place, answer) in open.iter().zip(self.ask_leader(&metadata, &asker, asked).await) {
+            let told = self.ask_leader(&metadata, &asker, asked).await?;
+            for (place, answer) in open.iter().zip(told) {
                 answers[*place] = answer;
             }
         }

@@ -25,6 +25,9 @@ impl From<DriverError> for Status {
             DriverError::Overloaded { .. } => {
                 with_retry_after(ErrorReason::Overloaded, message, OVERLOAD_PAUSE)
             }
+            DriverError::NotAllowed(_) | DriverError::TooLarge { .. } => {
+                refusal(ErrorReason::Malformed, message)
+            }
             DriverError::UnknownParticipant { .. } => refusal(ErrorReason::UnknownParticipant, message),
             DriverError::Mismatch { .. } => refusal(ErrorReason::RequestMismatch, message),
             DriverError::Expired { .. } => refusal(ErrorReason::Expired, message),

@@ -137,6 +137,11 @@ impl TestCluster {
         &self.clocks[place]
     }
 
+    /// More lines of configuration for the nodes that are started from now on, instead of those before.
+    pub(crate) fn configure(&mut self, extra: &str) {
+        extra.clone_into(&mut self.extra);
+    }
+
     pub(crate) fn data(&self, place: usize) -> PathBuf {
         self.folder.path().join(format!("node{}", place + 1))
     }

@@ -748,7 +748,7 @@ async fn commands_that_do_not_fit_are_refused_before_anything_happens() {
         matches!(refused, Err(ProposeError::TooLarge { .. })),
         "{refused:?}"
     );
-    let many = (0..50_000).map(|number| decide(number, 4, 1)).collect();
+    let many = (0..50_000).map(|number| decide(number, 4, 1)).collect::<Vec<_>>();
     let refused = replica.propose(many).await;
     assert!(
         matches!(refused, Err(ProposeError::TooLarge { .. })),
