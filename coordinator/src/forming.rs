@@ -4,9 +4,14 @@
 //! of them that they are not part of a cluster either, it writes a marker and *waits to form*. The node with the
 //! lowest id forms the cluster when all others wait; the others are then contacted by its Raft.
 //!
-//! A node whose disk was wiped looks new, too. But its peers are part of a cluster that lists it as a member: it
-//! must not vote or acknowledge as if it had never promised anything, so it refuses to start. The marker tells it
-//! apart from a node that was stopped while the cluster formed.
+//! A node that is to *join* a cluster waits for the leader's word that its id was never used. Others may not have heard
+//! of it yet, or of its removal.
+//!
+//! A node whose disk was wiped looks new, too. But its peers are part of a cluster that knows it: it must not vote or
+//! acknowledge as if it had never promised anything, so it refuses to start. The marker tells it apart from a node that
+//! was stopped while the cluster formed: that one has answered nobody, because a second marker is written before the
+//! first answer leaves. Peers are asked again until this node is part of the cluster, and if they know better than its
+//! markers, they are believed.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -39,7 +44,7 @@ const FORMED_MARKER: &str = "formed";
 pub enum FormingError {
     /// The cluster knows this node, but the node knows nothing.
     #[error(
-        "this node's data folder is empty, but the cluster, as {peer} says, already has a node {node}: its disk was \
+        "this node's data folder is empty, but the cluster, as {peer} says, already knows a node {node}: its disk was \
          lost or another folder is mounted. A node that forgot its promises must not come back under its id. Mount \
          its own folder, or remove node {node} from the cluster (`unanimo remove-node`) and add this one under a new \
          id (`unanimo add-node`)"
@@ -90,8 +95,24 @@ pub(crate) struct Forming {
 enum Peer {
     Silent,
     New { waiting: bool },
-    Formed { lists_us: bool },
+    Formed(Word),
 }
+
+/// What a peer that is part of a cluster says of this node.
+struct Word {
+    /// It is among the members.
+    lists_us: bool,
+    /// Its id was used at some time.
+    knows_us: bool,
+    /// It has confirmed entries to this peer, so it has, or had, a log.
+    heard_us: bool,
+    /// The peer leads and has applied everything that was decided before.
+    leads: bool,
+    /// Whom it takes for the leader.
+    leader: Option<(NodeId, String)>,
+}
+
+type AdminOf = (NodeId, String, AdminClient<Channel>);
 
 impl Forming {
     /// Returns once this node is part of a cluster. Waits for peers as long as it takes.
@@ -105,36 +126,37 @@ impl Forming {
             self.find_peers(knows_it_is_new).await?;
         }
         if !marked.iter().any(|name| name == FORMED_MARKER) {
-            self.mark(FORMED_MARKER)?;
+            self.marker(FORMED_MARKER)()?;
         }
         Ok(())
     }
 
     async fn find_peers(&self, mut knows_it_is_new: bool) -> Result<(), FormingError> {
-        let others = self.admin_clients()?;
+        let mut others = self.admin_clients()?;
         let mut say_at = Instant::now();
         loop {
-            if self.replica.is_formed() {
-                return Ok(());
-            }
             let told = join_all(
                 others
                     .iter()
                     .map(|(node, address, client)| self.ask(*node, address, client.clone())),
             );
             let told: Vec<Peer> = told.await.into_iter().collect::<Result<_, _>>()?;
+            // Asked before this is looked at: what they have heard of a node that has a log is no wonder.
+            if self.replica.is_formed() {
+                return Ok(());
+            }
+            self.check_not_forgotten(&told, &others, knows_it_is_new)?;
             if !knows_it_is_new {
-                self.check_not_forgotten(&told, &others)?;
                 let all_new = told.iter().all(|peer| matches!(peer, Peer::New { .. }));
-                let joins_others = self.join && told.iter().any(|peer| matches!(peer, Peer::Formed { .. }));
-                if all_new || joins_others {
-                    self.mark(WAITING_MARKER)?;
+                let led = |peer: &Peer| matches!(peer, Peer::Formed(word) if word.leads);
+                if (all_new && !self.join) || (self.join && told.iter().any(led)) {
+                    self.marker(WAITING_MARKER)()?;
                     knows_it_is_new = true;
                 }
             }
             if knows_it_is_new {
                 self.admitted.store(true, Ordering::Relaxed);
-                self.replica.admit();
+                self.replica.admit(self.marker(FORMED_MARKER));
             }
             let all_wait = told
                 .iter()
@@ -153,11 +175,31 @@ impl Forming {
                 self.say_what_is_missing(&told, &others);
                 say_at = Instant::now() + SAY_EVERY;
             }
+            self.find_leader(&told, &mut others)?;
             sleep(ASK_EVERY).await;
         }
     }
 
-    fn admin_clients(&self) -> Result<Vec<(NodeId, String, AdminClient<Channel>)>, FormingError> {
+    /// The leader may be a node that was added after this node's configuration was written.
+    fn find_leader(&self, told: &[Peer], others: &mut Vec<AdminOf>) -> Result<(), FormingError> {
+        for peer in told {
+            let Peer::Formed(Word {
+                leader: Some((leader, address)),
+                ..
+            }) = peer
+            else {
+                continue;
+            };
+            let known = others.iter().any(|(node, _, _)| node == leader);
+            if self.join && !known && *leader != self.node {
+                let client = AdminClient::new(self.connector.channel(address)?);
+                others.push((*leader, address.clone(), client));
+            }
+        }
+        Ok(())
+    }
+
+    fn admin_clients(&self) -> Result<Vec<AdminOf>, FormingError> {
         let others = self.peers.iter().filter(|(node, _)| **node != self.node);
         let client = |(node, address): (&NodeId, &String)| {
             Ok((
@@ -199,18 +241,28 @@ impl Forming {
                 waiting: status.waiting_to_form,
             });
         }
-        Ok(Peer::Formed {
-            lists_us: status.nodes.iter().any(|known| known.node == self.node.0),
-        })
+        let ours = status.nodes.iter().find(|known| known.node == self.node.0);
+        Ok(Peer::Formed(Word {
+            lists_us: ours.is_some(),
+            knows_us: ours.is_some() || status.known_nodes.contains(&self.node.0),
+            heard_us: ours.is_some_and(|ours| ours.confirmed),
+            leads: status.ready,
+            leader: (status.leader != 0).then_some((NodeId(status.leader), status.leader_address)),
+        }))
     }
 
+    /// This node's log is empty. Refuses if a peer knows that it was not always so: before this node has found out that
+    /// it is new, any peer that knows it does; afterwards, one that has heard from it, or has seen it removed.
     fn check_not_forgotten(
         &self,
         told: &[Peer],
-        others: &[(NodeId, String, AdminClient<Channel>)],
+        others: &[AdminOf],
+        knows_it_is_new: bool,
     ) -> Result<(), FormingError> {
         for (peer, (_, address, _)) in told.iter().zip(others) {
-            if matches!(peer, Peer::Formed { lists_us: true }) {
+            let Peer::Formed(word) = peer else { continue };
+            let removed = word.knows_us && !word.lists_us;
+            if word.heard_us || removed || (word.knows_us && !knows_it_is_new) {
                 return Err(FormingError::Forgot {
                     node: self.node,
                     peer: address.clone(),
@@ -220,28 +272,30 @@ impl Forming {
         Ok(())
     }
 
-    fn say_what_is_missing(&self, told: &[Peer], others: &[(NodeId, String, AdminClient<Channel>)]) {
+    fn say_what_is_missing(&self, told: &[Peer], others: &[AdminOf]) {
         for (peer, (node, address, _)) in told.iter().zip(others) {
             match peer {
                 Peer::Silent => tracing::info!(%node, address, "waiting for a peer that does not answer yet"),
-                Peer::Formed { lists_us: false } => {
-                    tracing::info!(%node, address, "the peer's cluster does not list this node; waiting for `unanimo add-node`");
+                Peer::Formed(word) if !word.lists_us => {
+                    tracing::info!(%node, address, leads = word.leads, "the peer's cluster does not list this node; waiting for its leader, and for `unanimo add-node`");
                 }
-                Peer::New { .. } | Peer::Formed { lists_us: true } => {}
+                Peer::New { .. } | Peer::Formed(_) => {}
             }
         }
     }
 
-    fn mark(&self, name: &str) -> io::Result<()> {
-        let file = match self.folder.create(name) {
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Ok(()),
-            created => created?,
-        };
-        file.write_at(
-            format!("cluster {} node {}\n", self.cluster, self.node).as_bytes(),
-            0,
-        )?;
-        file.sync_all()?;
-        self.folder.sync_directory()
+    /// Writes a marker, when it is called.
+    fn marker(&self, name: &'static str) -> impl FnOnce() -> io::Result<()> + Send + 'static {
+        let folder = Arc::clone(&self.folder);
+        let words = format!("cluster {} node {}\n", self.cluster, self.node);
+        move || {
+            let file = match folder.create(name) {
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Ok(()),
+                created => created?,
+            };
+            file.write_at(words.as_bytes(), 0)?;
+            file.sync_all()?;
+            folder.sync_directory()
+        }
     }
 }

@@ -26,6 +26,7 @@
 //! Left out: a node that was emptied and comes back under its old id is not recognised by the others. Node ids
 //! must not be used again; [`Replica::add_node`] refuses those that the cluster has seen.
 
+mod admission;
 mod applied_state;
 mod background;
 mod before_images;

@@ -1,6 +1,6 @@
 //! One replica of the decision table: what the rest of the coordinator holds.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -16,6 +16,7 @@ use unanimo_core::table::{Applied, Command, DecisionRecord, Horizon, Registratio
 use unanimo_core::{ParticipantId, TransactionId};
 use unanimo_proto::storage::{decode_decision_record, decode_registration, encode_commands};
 
+use super::admission::Admission;
 use super::background::{self, WriterHandle};
 use super::failure::Failure;
 use super::leader_watch::LeaderWatch;
@@ -60,7 +61,7 @@ pub(super) struct Shared {
     used_before: bool,
     background: Background,
     stopping: CancellationToken,
-    admitted: Arc<AtomicBool>,
+    admission: Arc<Admission>,
 }
 
 impl Replica {
@@ -99,14 +100,18 @@ impl Replica {
         };
         warn_of_other_address(&raft, &options);
         let stopping = CancellationToken::new();
-        let admitted = Arc::new(AtomicBool::new(used_before || options.answer_when_new));
+        let admission = Arc::new(Admission::new(
+            used_before || options.answer_when_new,
+            background,
+            storage.failure.clone(),
+        ));
         let service = RaftService {
             cluster: options.cluster.clone(),
             node: options.node,
             raft: raft.clone(),
             snapshots: Arc::clone(&storage.snapshots),
             background,
-            admitted: Arc::clone(&admitted),
+            admission: Arc::clone(&admission),
             receiving: Arc::new(Semaphore::new(1)),
             stopping: stopping.clone(),
             broken: Arc::clone(&broken),
@@ -137,7 +142,7 @@ impl Replica {
             used_before,
             background,
             stopping,
-            admitted,
+            admission,
         };
         Ok((
             Self {
@@ -152,10 +157,11 @@ impl Replica {
         self.shared.used_before || self.shared.storage.log.is_used()
     }
 
-    /// Lets a new node answer the others: it is known not to have lost its data. For a node that was ever part of a
+    /// Lets a new node answer the others: it is known not to have lost its data. `note` makes durable, outside of the
+    /// log, that it has answered; it is called before the first answer leaves. For a node that was ever part of a
     /// cluster this changes nothing.
-    pub(crate) fn admit(&self) {
-        self.shared.admitted.store(true, Ordering::Release);
+    pub(crate) fn admit(&self, note: impl FnOnce() -> std::io::Result<()> + Send + 'static) {
+        self.shared.admission.admit(Box::new(note));
     }
 
     /// Has commands applied, together and in this order, and returns what each led to.
@@ -348,6 +354,7 @@ impl Replica {
     pub(crate) fn status(&self) -> ReplicaStatus {
         status::of(
             &self.metrics(),
+            self.shared.storage.machine.applied().known_nodes,
             self.shared.storage.log_syncs.load(Ordering::Relaxed),
         )
     }

@@ -1,7 +1,6 @@
 //! Raft's messages from the other nodes.
 
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use futures::stream::{BoxStream, Stream, StreamExt as _};
@@ -15,6 +14,7 @@ use unanimo_proto::{ErrorReason, MalformedMessage, check_cluster, refusal};
 use wire::raft_server::Raft;
 use wire::snapshot_piece::{Header, Piece};
 
+use super::admission::Admission;
 use super::convert::{append, election, required_vote, snapshot_meta_from_wire, vote_to_wire};
 use super::snapshot_store::{SnapshotFile, SnapshotStore};
 use super::state_machine::StateMachine;
@@ -32,7 +32,7 @@ pub(crate) struct RaftService {
     pub(super) snapshots: Arc<SnapshotStore>,
     pub(super) background: Background,
     /// Whether this node answers at all: see [`Replica::admit`](super::Replica::admit).
-    pub(super) admitted: Arc<AtomicBool>,
+    pub(super) admission: Arc<Admission>,
     /// Snapshots being received. One is enough, and a second would need as much disk again (R14).
     pub(super) receiving: Arc<Semaphore>,
     /// Set when the replica stops or has failed: a stream whose leader says nothing more would keep its connection
@@ -50,7 +50,7 @@ impl RaftService {
     /// node is not admitted.
     fn check(&self, cluster: &str, target: u64) -> Result<(), Status> {
         check_cluster(&self.cluster, cluster)?;
-        if !self.admitted.load(Ordering::Acquire) {
+        if !self.admission.is_admitted() {
             let message = format!("{} has yet to find out whether it is a new node", self.node);
             return Err(refusal(ErrorReason::Recovering, message));
         }
@@ -169,7 +169,14 @@ impl Raft for RaftService {
         let refusal = Refusal::default();
         let requests = self.requests(request.into_inner(), Arc::clone(&refusal));
         let answers: Pin<Box<dyn Stream<Item = _> + Send>> = Box::pin(self.raft.stream_append(requests));
-        let replies = answers.map(|answer| answer.map(append::answer_to_wire).map_err(stopped));
+        let admission = Arc::clone(&self.admission);
+        let replies = answers.then(move |answer| {
+            let admission = Arc::clone(&admission);
+            async move {
+                admission.before_answering().await?;
+                answer.map(append::answer_to_wire).map_err(stopped)
+            }
+        });
         // What was refused is told after the answers to what came before it.
         let stopping = self.stopping.clone();
         let last = futures::stream::once(async move {
@@ -188,6 +195,7 @@ impl Raft for RaftService {
         self.check(&request.cluster, request.target)?;
         let request = election::vote_request_from_wire(request)?;
         let response = self.raft.vote(request).await.map_err(stopped)?;
+        self.admission.before_answering().await?;
         Ok(Response::new(election::vote_reply_to_wire(&response)))
     }
 
@@ -219,6 +227,7 @@ impl Raft for RaftService {
             .install_full_snapshot(vote, snapshot)
             .await
             .map_err(stopped)?;
+        self.admission.before_answering().await?;
         let vote = Some(vote_to_wire(&response.vote));
         Ok(Response::new(wire::SnapshotReply { vote }))
     }

@@ -1,5 +1,6 @@
 //! openraft's view of itself, in the words of the rest of the coordinator.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use openraft::{Instant as _, LogIdOptionExt as _, ServerState};
@@ -45,7 +46,7 @@ pub(super) fn since_quorum(metrics: &Metrics) -> Option<Duration> {
 }
 
 /// Everything that an operator wants to know.
-pub(super) fn of(metrics: &Metrics, log_syncs: u64) -> ReplicaStatus {
+pub(super) fn of(metrics: &Metrics, known_nodes: BTreeSet<u64>, log_syncs: u64) -> ReplicaStatus {
     let membership = &metrics.membership_config;
     let voters: Vec<u64> = membership.voter_ids().collect();
     let millis = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
@@ -69,6 +70,7 @@ pub(super) fn of(metrics: &Metrics, log_syncs: u64) -> ReplicaStatus {
         snapshot: metrics.snapshot.index(),
         purged: metrics.purged.index(),
         nodes: nodes.collect(),
+        known_nodes: known_nodes.into_iter().map(NodeId).collect(),
         changing: membership.get_joint_config().len() > 1,
         since_quorum_ms: since_quorum(metrics).map(millis),
         log_syncs,

@@ -178,6 +178,8 @@ pub(crate) struct ReplicaStatus {
     pub(crate) purged: Option<u64>,
     /// The nodes of the cluster, in the order of their numbers.
     pub(crate) nodes: Vec<NodeStatus>,
+    /// Every node that ever was in the cluster, as far as this one has applied.
+    pub(crate) known_nodes: Vec<NodeId>,
     /// Whether the membership is being changed right now. If it stays so, the change was interrupted; the next
     /// change finishes it.
     pub(crate) changing: bool,

@@ -73,6 +73,7 @@ impl Admin for AdminService {
             node: known.node.0,
             address: known.address,
             voter: known.voter,
+            confirmed: known.matched.is_some(),
         };
         Ok(Response::new(v1::GetStatusReply {
             cluster: self.cluster.to_string(),
@@ -87,6 +88,7 @@ impl Admin for AdminService {
             snapshot_index: status.snapshot.unwrap_or_default(),
             purged_index: status.purged.unwrap_or_default(),
             nodes: status.nodes.into_iter().map(node).collect(),
+            known_nodes: status.known_nodes.into_iter().map(|node| node.0).collect(),
             in_flight: load.in_flight as u64,
             completing: load.completing as u64,
             participants: registrations.into_iter().map(participant).collect(),

@@ -1,6 +1,7 @@
 //! Whole replicas: elections, restarts, snapshots, damage, changes of the membership.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures::future::join_all;
@@ -523,14 +524,49 @@ async fn a_new_node_answers_nobody_before_it_is_admitted() {
     let refused = client.vote(request).await.unwrap_err();
     assert_eq!(reason_of(&refused), Some(ErrorReason::Recovering));
     assert!(!cluster.nodes[&2].replica.is_formed());
-    cluster.nodes[&2].replica.admit();
+    let noted = Arc::new(AtomicBool::new(false));
+    let note = Arc::clone(&noted);
+    cluster.nodes[&2].replica.admit(move || {
+        note.store(true, Ordering::Release);
+        Ok(())
+    });
     timeout(DEADLINE, adding).await.unwrap().unwrap().unwrap();
+    assert!(noted.load(Ordering::Acquire));
     cluster.assert_same().await;
     cluster.stop(2).await;
     // Once it is part of a cluster it is admitted from the start.
     cluster.start(2).await;
     cluster.assert_same().await;
     cluster.stop_all().await;
+}
+
+/// What it would take to notice the loss of the log later is on disk before anybody hears a promise.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_new_node_that_cannot_note_that_it_answers_answers_nobody() {
+    let mut site = Site::new(2).await;
+    site.options.answer_when_new = false;
+    let node = site.start().await;
+    let mut failed = node.replica.failed();
+    node.replica.admit(|| Err(std::io::Error::other("no space")));
+    let channel = TcpConnector::default().channel(&site.address).unwrap();
+    let mut client = wire::raft_client::RaftClient::new(channel);
+    let request = wire::VoteRequest {
+        cluster: "test".to_owned(),
+        target: 2,
+        vote: Some(wire::Vote {
+            term: 1,
+            node: 1,
+            committed: false,
+        }),
+        ..Default::default()
+    };
+    for _ in 0..2 {
+        let refused = client.vote(request.clone()).await.unwrap_err();
+        assert_eq!(reason_of(&refused), Some(ErrorReason::StorageFailed), "{refused}");
+    }
+    let reason = failed.wait_for(Option::is_some).await.unwrap().clone().unwrap();
+    assert!(reason.contains("no space"), "{reason}");
+    node.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
