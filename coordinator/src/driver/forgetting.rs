@@ -22,7 +22,7 @@ use unanimo_proto::v1::{GetStatusRequest, admin_client::AdminClient};
 
 use super::{DriverError, Shared};
 use crate::config::RetentionConfig;
-use crate::raft::Replica;
+use crate::raft::{Forgettable, Replica};
 
 /// How long another node's clock is waited for.
 const PATIENCE: Duration = Duration::from_millis(500);
@@ -179,7 +179,7 @@ async fn forget_what_is_closed(shared: &Shared) -> Result<(), DriverError> {
     loop {
         let page = shared.replica.forgettable(after, PAGE);
         let page = page.map_err(|error| DriverError::StorageFailed(error.to_string()))?;
-        let Some((last, transactions)) = page else {
+        let Some(Forgettable { last, transactions }) = page else {
             return Ok(());
         };
         after = Some(last);

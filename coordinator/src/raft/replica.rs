@@ -14,7 +14,7 @@ use tokio::sync::{Notify, Semaphore, watch};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use unanimo_core::table::{Applied, Command, DecisionRecord, Horizon, Registration};
 use unanimo_core::{ParticipantId, TransactionId};
-use unanimo_proto::storage::{decode_decision_record, decode_registration, encode_commands};
+use unanimo_proto::storage::{decode_registration, encode_commands};
 
 use super::admission::Admission;
 use super::background::{self, WriterHandle};
@@ -27,7 +27,7 @@ use super::service::RaftService;
 use super::state_machine::StateMachine;
 use super::status;
 use super::storage::Storage;
-use super::table_view::{self, RECORDS, REGISTRATIONS, ReadTableError, UNENDED};
+use super::table_view::{self, Forgettable, REGISTRATIONS, ReadTableError, UNENDED};
 use super::type_config::{Commands, TypeConfig};
 use super::{
     Background, Leader, Leadership, ProposeError, ReplicaOptions, ReplicaParts, ReplicaStatus, StartError,
@@ -251,8 +251,7 @@ impl Replica {
         table_view::horizon(&*self.shared.storage.table)
     }
 
-    /// Closed transactions that no member needs any more, of the first `limit` after `after`, with the last of those
-    /// looked at; none when there are no more.
+    /// What may be forgotten of the first `limit` closed transactions after `after`; none when there are no more.
     ///
     /// # Errors
     ///
@@ -261,24 +260,8 @@ impl Replica {
         &self,
         after: Option<TransactionId>,
         limit: usize,
-    ) -> Result<Option<(TransactionId, Vec<TransactionId>)>, ReadTableError> {
-        let table = &*self.shared.storage.table;
-        let until = table_view::record_key(self.horizon()?.watermark);
-        let from = match after {
-            Some(after) => [table_view::record_key(after).as_slice(), &[0]].concat(),
-            None => RECORDS.0.to_vec(),
-        };
-        let mut found = Vec::new();
-        let mut last = None;
-        for (key, value) in table.scan(&from, Some(&until), limit)? {
-            let transaction = table_view::transaction_of(&key)?;
-            let record = decode_decision_record(&value)?;
-            if record.is_ended() || !record.decision.is_commit() {
-                found.push(transaction);
-            }
-            last = Some(transaction);
-        }
-        Ok(last.map(|last| (last, found)))
+    ) -> Result<Option<Forgettable>, ReadTableError> {
+        table_view::forgettable(&*self.shared.storage.table, after, limit)
     }
 
     /// Every participant that this node knows of, in the order of their names.

@@ -111,6 +111,39 @@ pub(super) fn horizon(table: &dyn Table) -> Result<Horizon, ReadTableError> {
     Ok(horizon.unwrap_or_default())
 }
 
+/// A stretch of the closed transactions.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Forgettable {
+    /// The last of the stretch. The next one begins behind it.
+    pub(crate) last: TransactionId,
+    /// Those of the stretch that no member needs any more.
+    pub(crate) transactions: Vec<TransactionId>,
+}
+
+/// What may be forgotten of the first `limit` closed transactions after `after`; none when there are no more.
+pub(super) fn forgettable(
+    table: &dyn Table,
+    after: Option<TransactionId>,
+    limit: usize,
+) -> Result<Option<Forgettable>, ReadTableError> {
+    let until = record_key(horizon(table)?.watermark);
+    let from = match after {
+        Some(after) => [record_key(after).as_slice(), &[0]].concat(),
+        None => RECORDS.0.to_vec(),
+    };
+    let mut transactions = Vec::new();
+    let mut last = None;
+    for (key, value) in table.scan(&from, Some(&until), limit)? {
+        let transaction = transaction_of(&key)?;
+        let record = decode_decision_record(&value)?;
+        if record.is_ended() || !record.decision.is_commit() {
+            transactions.push(transaction);
+        }
+        last = Some(transaction);
+    }
+    Ok(last.map(|last| Forgettable { last, transactions }))
+}
+
 /// The table with changes on top that have yet to go into it.
 pub(super) struct Overlay<'a> {
     table: &'a dyn Table,

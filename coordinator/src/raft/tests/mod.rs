@@ -4,6 +4,7 @@
 mod cluster;
 mod crash;
 mod fixture;
+mod forgetting;
 mod node;
 mod owner;
 mod snapshot;

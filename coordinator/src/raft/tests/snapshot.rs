@@ -5,19 +5,20 @@ use std::sync::Arc;
 use futures::FutureExt as _;
 use openraft::RaftSnapshotBuilder as _;
 use openraft::storage::RaftStateMachine as _;
-use unanimo_core::table::Command;
+use unanimo_core::Timestamp;
+use unanimo_core::table::{Command, Horizon};
 use unanimo_journal::{Disk as _, SimulatedDisk};
 use unanimo_table::{Batch, Entry as Pair, MemoryTable, Table, TableError};
 
 use super::fixture::{
     Choice, acknowledge, apply, cluster_id, contents, decide, entry, log_id, membership, register, snapshots,
-    state_machine,
+    state_machine, transaction,
 };
 use crate::raft::Background;
 use crate::raft::failure::Failure;
 use crate::raft::snapshot_store::SnapshotStore;
 use crate::raft::state_machine::StateMachine;
-use crate::raft::table_view::{RECORDS, REGISTRATIONS};
+use crate::raft::table_view::{HORIZON, RECORDS, REGISTRATIONS};
 use crate::raft::type_config::Entry;
 
 /// Entries of random commands about few participants and transactions, so that they meet each other.
@@ -37,13 +38,27 @@ fn random_log(choice: &mut Choice, length: u64) -> Vec<Entry> {
 }
 
 fn random_command(choice: &mut Choice) -> Command {
-    match choice.below(8) {
+    match choice.below(9) {
         0 => register(choice.below(6), 1 + choice.below(4), choice.below(50)),
+        8 => close_and_forget(choice.below(8), choice),
         1..=4 => decide(choice.below(60), 1 + choice.below(5), choice.below(50)),
         _ => acknowledge(
             choice.below(60),
             (0..6).filter(|_| choice.below(2) == 0).collect::<Vec<_>>(),
         ),
+    }
+}
+
+/// Closes a few more transactions, or forgets some of those that may be closed.
+fn close_and_forget(number: u64, choice: &mut Choice) -> Command {
+    if choice.below(2) == 0 {
+        return Command::Advance(Horizon {
+            time: Timestamp::from_unix_ms(number),
+            watermark: transaction(number),
+        });
+    }
+    Command::Forget {
+        transactions: (0..=number).map(transaction).collect(),
     }
 }
 
@@ -68,7 +83,7 @@ async fn a_snapshot_shows_one_entry_although_applying_goes_on() {
         let (past, state) = machine.past();
         assert_eq!(state.last_applied, Some(log_id(1, cut as u64 - 1)));
         let mut seen = Vec::new();
-        for range in [RECORDS, REGISTRATIONS] {
+        for range in [RECORDS, HORIZON, REGISTRATIONS] {
             past.read(range, |entries| {
                 seen.extend(entries);
                 apply(&mut writer, rest.by_ref().take(2).collect::<Vec<_>>())
@@ -77,7 +92,7 @@ async fn a_snapshot_shows_one_entry_although_applying_goes_on() {
             })
             .unwrap();
         }
-        let of_snapshot = |(key, _): &&Pair| key.starts_with(b"d") || key.starts_with(b"r");
+        let of_snapshot = |(key, _): &&Pair| [b"d", b"h", b"r"].iter().any(|prefix| key.starts_with(*prefix));
         let now = contents(&*table);
         assert_eq!(
             seen,
@@ -122,7 +137,12 @@ impl Table for Paged {
 async fn an_installed_snapshot_replaces_what_was_there() {
     let (leader, follower) = (MemoryTable::new(), MemoryTable::new());
     let mut machine = state_machine(&leader, &snapshots(&SimulatedDisk::new()));
-    let entries = (1..40).map(|index| entry(2, index, &[decide(index * 2, 3, 1), acknowledge(4, 0..3)]));
+    let closing = Command::Advance(Horizon {
+        time: Timestamp::from_unix_ms(7),
+        watermark: transaction(9),
+    });
+    let commands = |index| [decide(index * 2, 3, 1), acknowledge(4, 0..3), closing.clone()];
+    let entries = (1..40).map(|index| entry(2, index, &commands(index)));
     apply(
         &mut machine,
         std::iter::once(membership(1, 0, 1..4)).chain(entries),
