@@ -1,6 +1,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::task::{AbortOnDropHandle, TaskTracker};
@@ -17,6 +18,10 @@ use crate::resource_calls::ResourceCalls;
 use crate::statistics::Counters;
 use crate::store::Store;
 use crate::{ParticipantOptions, StartError, StopReason};
+
+/// How long after its deadline a branch that only read is still remembered: a takeover may ask again until the deadline,
+/// and its message may be late.
+const READ_ONLY_MARGIN: Duration = Duration::from_secs(10);
 
 /// Branches are spread over so many locks, so that a look into the branch table, which may go to the disk, holds
 /// up few others.
@@ -41,8 +46,12 @@ pub(crate) struct Branches {
     clock: Arc<dyn Clock>,
     /// Branches that are not finished.
     in_flight: AtomicUsize,
-    /// Branches that only read, oldest first: they are remembered here and nowhere else.
-    read_only: Mutex<VecDeque<TransactionId>>,
+    /// Branches that only read and the deadlines of their Prepares, the oldest deadline first: they are remembered in
+    /// memory and nowhere else.
+    read_only: Mutex<VecDeque<(Timestamp, TransactionId)>>,
+    /// The highest watermark that a coordinator has told since the start; it only rises. What begins below it is
+    /// refused (R7).
+    watermark: Mutex<Option<TransactionId>>,
     pub(crate) completions: mpsc::UnboundedSender<Completion>,
     pub(crate) tasks: TaskTracker,
 }
@@ -96,6 +105,7 @@ impl Branches {
             clock,
             in_flight: AtomicUsize::new(0),
             read_only: Mutex::default(),
+            watermark: Mutex::default(),
             completions,
             tasks,
         }
@@ -164,7 +174,28 @@ impl Branches {
                 }
             },
         };
-        let had_only_read = entry.has_only_read();
+        if self.is_new_and_closed(&entry) {
+            match &input {
+                BranchInput::Prepare(_) | BranchInput::Join(_) => {
+                    self.counters.expired.increment();
+                    return asker.refuse(Refusal::Expired);
+                }
+                // Whatever it overtook is refused when it comes, so there is nothing that a tombstone would keep away.
+                BranchInput::Abort => {
+                    self.counters.duplicates.increment();
+                    asker.acknowledge();
+                    return;
+                }
+                // Nothing is forgotten here yet, so who says Commit claims a promise that was never given (R9).
+                BranchInput::Commit { .. }
+                | BranchInput::Resolved(_)
+                | BranchInput::Recorded
+                | BranchInput::Applied
+                | BranchInput::TimerFired
+                | BranchInput::DeadlinePassed => {}
+            }
+        }
+        let (had_only_read, deadline) = (entry.has_only_read(), voting_ends(&entry, &input));
         match self.admit(&mut entry, &input, &asker) {
             Ok(reserved) => self.advance(&mut entry, reserved, input, asker),
             Err(refused) => {
@@ -180,8 +211,21 @@ impl Branches {
         }
         drop(shard);
         if only_read {
-            self.remember_read_only(transaction);
+            self.remember_read_only(transaction, deadline.unwrap_or_else(|| self.clock.now()));
         }
+    }
+
+    /// A coordinator has said that transactions below this one are closed (R7). A lower one than before is old news.
+    pub(crate) fn raise_watermark(&self, told: Option<TransactionId>) {
+        let mut watermark = self.watermark.lock().unwrap_or_else(PoisonError::into_inner);
+        *watermark = told.max(*watermark);
+    }
+
+    /// Whether nothing is known of the branch and nothing may begin under its id any more.
+    fn is_new_and_closed(&self, entry: &Entry) -> bool {
+        let watermark = *self.watermark.lock().unwrap_or_else(PoisonError::into_inner);
+        matches!(entry.branch.phase(), BranchPhase::Unknown)
+            && watermark.is_some_and(|watermark| entry.branch.transaction() < watermark)
     }
 
     /// Refuses what would grow without bound (R14). What is known already is always let through. Says whether it
@@ -292,14 +336,18 @@ impl Branches {
         }
     }
 
-    /// Keeps what only read in memory, and forgets the oldest of it.
-    fn remember_read_only(&self, transaction: TransactionId) {
+    /// Keeps what only read in memory until its deadline has passed, so that a takeover that asks again hears the same
+    /// vote (R6). If there are too many, the oldest deadlines go first (R14).
+    fn remember_read_only(&self, transaction: TransactionId, deadline: Timestamp) {
+        let now = self.clock.now();
         let mut remembered = self.read_only.lock().unwrap_or_else(PoisonError::into_inner);
-        remembered.push_back(transaction);
+        let place = remembered.partition_point(|(other, _)| *other <= deadline);
+        remembered.insert(place, (deadline, transaction));
+        let over = remembered.partition_point(|(deadline, _)| deadline.after(READ_ONLY_MARGIN) < now);
         let surplus = remembered.len().saturating_sub(self.options.read_only_remembered);
-        let forgotten: Vec<TransactionId> = remembered.drain(..surplus).collect();
+        let forgotten: Vec<_> = remembered.drain(..over.max(surplus)).collect();
         drop(remembered);
-        for transaction in forgotten {
+        for (_, transaction) in forgotten {
             self.shard(transaction).remove(&transaction);
         }
     }
@@ -330,5 +378,13 @@ impl Branches {
             self.gate.close(StopReason::Broken);
             poisoned.into_inner()
         })
+    }
+}
+
+/// When the voting phase ends that this input begins, or that the branch is in.
+fn voting_ends(entry: &Entry, input: &BranchInput) -> Option<Timestamp> {
+    match (input, entry.branch.phase()) {
+        (BranchInput::Prepare(request), _) | (_, BranchPhase::Preparing(request)) => Some(request.deadline),
+        _ => None,
     }
 }

@@ -192,6 +192,8 @@ pub(crate) enum Refusal {
     Overloaded { what: &'static str, limit: usize },
     /// A message that no coordinator which keeps the rules sends.
     Violation(Violation),
+    /// Transactions with such old ids are closed (R7).
+    Expired,
     /// The vote or acknowledgement is not there yet.
     NotYet,
 }
@@ -231,6 +233,10 @@ impl From<Refusal> for Status {
             Refusal::Violation(violation) => refusal(
                 ErrorReason::Violation,
                 format!("{violation}; nothing was changed"),
+            ),
+            Refusal::Expired => refusal(
+                ErrorReason::Expired,
+                "the transaction lies below the watermark; nothing was done",
             ),
             Refusal::NotYet => Self::unavailable("not finished yet; the branch goes on, ask again"),
         }

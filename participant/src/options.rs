@@ -35,7 +35,8 @@ pub struct ParticipantOptions {
     /// Finished branches that are kept in memory because the branch table does not have them yet, at most. Beyond
     /// it new transactions are refused until it catches up. Default 65 536, some tens of megabytes.
     pub unremembered: usize,
-    /// Branches that only read are remembered in memory, so many of them (R4 does not need them). Default 4096.
+    /// Branches that only read are remembered in memory until some seconds after their deadline, so many of them at
+    /// most, the oldest deadlines dropped first (R4 does not need them). Default 4096.
     pub read_only_remembered: usize,
     /// How long the work of an interactive transaction is held without a promise, whatever its context says. Default
     /// 5 minutes: a person may be at the other end, and everybody else waits for the holds.

@@ -411,6 +411,7 @@ impl Participant {
             bad_contexts: counters.bad_contexts.get(),
             duplicates: counters.duplicates.get(),
             violations: counters.violations.get(),
+            expired: counters.expired.get(),
             overloads: counters.overloads.get(),
             resource_manager_errors: counters.resource_manager_errors.get(),
             registered: inner.gate.is_registered(),

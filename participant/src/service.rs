@@ -7,7 +7,7 @@ use unanimo_core::{BranchInput, Operation, ParticipantId, PrepareRequest, Transa
 use unanimo_proto::transport::Clock;
 use unanimo_proto::v1::{self, participant_server};
 use unanimo_proto::{
-    CommitMessage, ErrorReason, PrepareMessage, check_cluster, refusal, transaction_from_wire,
+    AbortMessage, CommitMessage, ErrorReason, PrepareMessage, check_cluster, refusal,
 };
 
 use crate::ParticipantOptions;
@@ -36,6 +36,7 @@ impl participant_server::Participant for Endpoint {
         self.check(&message.cluster, &message.participant)?;
         let message = PrepareMessage::try_from(message)?;
         self.check_limits(&message)?;
+        self.branches.raise_watermark(message.watermark);
         let (transaction, patience) = (message.transaction, message.remaining + self.options.vote_margin);
         let input = BranchInput::Prepare(self.to_input(message));
         let vote = self.ask(transaction, input, Asker::Vote, patience).await?;
@@ -47,6 +48,7 @@ impl participant_server::Participant for Endpoint {
         let message = request.into_inner();
         self.check(&message.cluster, &message.participant)?;
         let message = CommitMessage::try_from(message)?;
+        self.branches.raise_watermark(message.watermark);
         let input = BranchInput::Commit {
             request_hash: message.request_hash,
         };
@@ -63,7 +65,12 @@ impl participant_server::Participant for Endpoint {
     async fn abort(&self, request: Request<v1::AbortRequest>) -> Result<Response<v1::AbortReply>, Status> {
         let message = request.into_inner();
         self.check(&message.cluster, &message.participant)?;
-        let transaction = transaction_from_wire(&message.transaction)?;
+        let AbortMessage {
+            transaction,
+            watermark,
+            ..
+        } = AbortMessage::try_from(message)?;
+        self.branches.raise_watermark(watermark);
         let patience = self.options.acknowledge_within;
         self.ask(transaction, BranchInput::Abort, Asker::Acknowledgement, patience)
             .await?;

@@ -44,6 +44,8 @@ pub struct Statistics {
     pub duplicates: u64,
     /// Messages refused because no coordinator that keeps the rules sends them. Anything but zero is an alarm (R9).
     pub violations: u64,
+    /// New transactions refused because their ids lie below the watermark (R7).
+    pub expired: u64,
     /// New transactions refused because too much was going on.
     pub overloads: u64,
     /// Calls of the resource manager that were unavailable or panicked.
@@ -138,6 +140,7 @@ pub(crate) struct Counters {
     pub(crate) bad_contexts: Counter,
     pub(crate) duplicates: Counter,
     pub(crate) violations: Counter,
+    pub(crate) expired: Counter,
     pub(crate) overloads: Counter,
     pub(crate) resource_manager_errors: Counter,
     in_doubt_times: Mutex<InDoubtTimes>,
@@ -160,6 +163,7 @@ impl Counters {
             bad_contexts: Counter::default(),
             duplicates: Counter::default(),
             violations: Counter::default(),
+            expired: Counter::default(),
             overloads: Counter::default(),
             resource_manager_errors: Counter::default(),
             in_doubt_times: Mutex::new(InDoubtTimes::new()),

@@ -110,6 +110,60 @@ async fn only_so_many_read_only_branches_are_remembered() {
 }
 
 #[tokio::test]
+async fn a_read_only_vote_is_remembered_until_its_deadline_and_then_let_go() {
+    let world = World::new();
+    let mut options = world.options();
+    options.read_only_remembered = 2;
+    let (_participant, peer) = world.start_with(options).await;
+    let mut long = Peer::message(transaction(1), Some("read"));
+    long.remaining = Duration::from_secs(3600);
+    peer.prepare_message(&long).await.unwrap();
+    for n in 2..=9 {
+        peer.prepare(transaction(n), "read").await.unwrap();
+    }
+    // The one with the latest deadline outlives many that came after it, and a takeover that asks again is told.
+    let again = peer.prepare_again(transaction(1)).await.unwrap().vote;
+    assert_eq!(again, Vote::ReadOnly);
+    // Some time after its deadline the next one takes it along.
+    world.clock.advance(Duration::from_secs(3600 + 11));
+    peer.prepare(transaction(10), "read").await.unwrap();
+    let again = peer.prepare_again(transaction(1)).await.unwrap().vote;
+    assert!(matches!(again, Vote::No { .. }), "{again}");
+}
+
+#[tokio::test]
+async fn what_begins_below_the_watermark_is_refused_and_a_lower_watermark_changes_nothing() {
+    let world = World::new();
+    let (participant, peer) = world.start().await;
+    let (in_doubt, committed, closed) = (transaction(1), transaction(2), transaction(3));
+    peer.yes(in_doubt).await;
+    peer.yes(committed).await;
+    peer.commit(committed).await.unwrap();
+    let mut raising = Peer::abort_request(transaction(200));
+    raising.watermark = transaction(100).to_string();
+    peer.abort_wire(raising).await.unwrap();
+    let mut lower = Peer::message(transaction(101), Some("yes"));
+    lower.watermark = Some(transaction(1));
+    assert_eq!(peer.prepare_message(&lower).await.unwrap().vote, Vote::Yes);
+
+    let refused = peer.prepare(closed, "yes").await.unwrap_err();
+    assert_eq!(reason(&refused), Some(ErrorReason::Expired));
+    // An Abort has nothing to keep away, and what was never promised cannot be committed.
+    peer.abort(closed).await.unwrap();
+    let refused = peer.commit(closed).await.unwrap_err();
+    assert_eq!(reason(&refused), Some(ErrorReason::Violation));
+    assert!(world.recorder.calls().iter().all(|(_, tx)| *tx != closed));
+    assert_eq!(participant.statistics().expired, 1);
+
+    // A promise stays until the decision is told (R3), and what has finished answers as before.
+    assert_eq!(peer.prepare_again(in_doubt).await.unwrap().vote, Vote::Yes);
+    peer.commit(in_doubt).await.unwrap();
+    peer.commit(committed).await.unwrap();
+    assert_eq!(world.recorder.applied(in_doubt), 1);
+    assert_eq!(world.recorder.applied(committed), 1);
+}
+
+#[tokio::test]
 async fn a_decision_that_contradicts_is_refused_and_changes_nothing() {
     let world = World::new();
     let (participant, peer) = world.start().await;
