@@ -37,6 +37,7 @@ impl Inquirer {
     pub(crate) async fn run(self) {
         let mut pauses = Pauses::new(FIRST_PAUSE, self.options.inquiry_pause_max);
         let mut failing = false;
+        let mut failures = 0;
         loop {
             // Both only wait.
             tokio::select! {
@@ -47,7 +48,7 @@ impl Inquirer {
             // A round that is cut off has told each branch what it has heard; the others ask at the next start.
             let asked = tokio::select! {
                 () = self.gate.stopping() => return,
-                asked = self.ask_round(pause) => asked,
+                asked = self.ask_round(pause, failures) => asked,
             };
             match asked {
                 Ok(true) => pauses.reset(),
@@ -62,6 +63,7 @@ impl Inquirer {
                 }
             }
             failing = asked.is_err();
+            failures += usize::from(failing);
             // The next round gathers what becomes due meanwhile.
             tokio::select! {
                 () = self.gate.stopping() => return,
@@ -71,14 +73,20 @@ impl Inquirer {
     }
 
     /// Asks about every branch that is due. True if anything was decided.
-    async fn ask_round(&self, pause: Duration) -> Result<bool, CallError> {
+    ///
+    /// The first call that fails ends the round, for the others would most likely fail too. So after each failure
+    /// another batch comes first, or one that nobody can answer would keep all behind it waiting for ever.
+    async fn ask_round(&self, pause: Duration, failures: usize) -> Result<bool, CallError> {
         for transaction in self.doubts.take_due(Instant::now() + pause) {
             self.branches
                 .step(transaction, BranchInput::TimerFired, Asker::Nobody);
         }
-        let questions = self.doubts.questions();
+        let mut questions = self.doubts.questions();
+        let batch = self.options.inquiry_batch.max(1);
+        let batches = questions.len().div_ceil(batch).max(1);
+        questions.rotate_left(failures % batches * batch);
         let mut decided = false;
-        for batch in questions.chunks(self.options.inquiry_batch.max(1)) {
+        for batch in questions.chunks(batch) {
             decided |= self.ask(batch).await?;
         }
         Ok(decided)

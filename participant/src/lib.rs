@@ -94,7 +94,7 @@
 //!
 //! # Left out
 //!
-//! The journal keeps everything: forgetting what lies below the watermark (R7) is not built yet. The
+//! The journal keeps everything: what begins below the watermark is refused, but forgetting it (R7) is not built yet. The
 //! batched `Exchange` stream is not built yet.
 
 mod background;

@@ -6,9 +6,7 @@ use tonic::{Request, Response, Status};
 use unanimo_core::{BranchInput, Operation, ParticipantId, PrepareRequest, TransactionId};
 use unanimo_proto::transport::Clock;
 use unanimo_proto::v1::{self, participant_server};
-use unanimo_proto::{
-    AbortMessage, CommitMessage, ErrorReason, PrepareMessage, check_cluster, refusal,
-};
+use unanimo_proto::{AbortMessage, CommitMessage, ErrorReason, PrepareMessage, check_cluster, refusal};
 
 use crate::ParticipantOptions;
 use crate::branches::Branches;

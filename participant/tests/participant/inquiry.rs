@@ -88,6 +88,28 @@ async fn coordinators_without_a_leader_are_asked_again() {
 }
 
 #[tokio::test]
+async fn a_batch_that_is_always_refused_keeps_no_other_waiting() {
+    let world = World::new();
+    let mut options = world.options();
+    options.inquiry_after = Duration::from_millis(20);
+    options.inquiry_pause_max = Duration::from_millis(20);
+    options.inquiry_batch = 1;
+    world.coordinator.refuse_inquiries_about(transaction(1));
+    for n in 2..=4 {
+        world.coordinator.commit(transaction(n));
+    }
+    let (participant, peer) = world.start_with(options).await;
+    for n in 1..=4 {
+        peer.yes(transaction(n)).await;
+    }
+    eventually("the others are committed", || {
+        participant.statistics().committed == 3
+    })
+    .await;
+    assert_eq!(world.recorder.holds(), [transaction(1)]);
+}
+
+#[tokio::test]
 async fn an_answer_that_contradicts_is_an_alarm_and_changes_nothing() {
     let world = World::new();
     let mut options = world.options();

@@ -24,6 +24,7 @@ struct State {
     registrations: Vec<v1::RegisterRequest>,
     refuse_registration: Option<ErrorReason>,
     failing_inquiries: u32,
+    refused_inquiry: Option<TransactionId>,
     /// Transactions handed out, the first of them 1.
     begun: u128,
     /// What initiators wanted to commit and to abort.
@@ -77,6 +78,11 @@ impl FakeCoordinator {
         self.state.lock().unwrap().failing_inquiries = times;
     }
 
+    /// Refuses every inquiry that asks about this transaction.
+    pub(crate) fn refuse_inquiries_about(&self, transaction: TransactionId) {
+        self.state.lock().unwrap().refused_inquiry = Some(transaction);
+    }
+
     pub(crate) fn inquiries(&self) -> Vec<v1::InquireRequest> {
         self.state.lock().unwrap().inquiries.clone()
     }
@@ -108,6 +114,15 @@ impl Coordinator for Served {
         if state.failing_inquiries > 0 {
             state.failing_inquiries -= 1;
             return Err(refusal(ErrorReason::NoLeader, "an election is under way"));
+        }
+        let refused = state.refused_inquiry.map(|transaction| transaction.to_string());
+        if let Some(refused) = refused
+            && request
+                .inquiries
+                .iter()
+                .any(|inquiry| inquiry.transaction == refused)
+        {
+            return Err(refusal(ErrorReason::Malformed, "told to refuse"));
         }
         let answer = |inquiry: v1::Inquiry| {
             let transaction = transaction_from_wire(&inquiry.transaction).unwrap();
