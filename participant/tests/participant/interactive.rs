@@ -84,7 +84,13 @@ async fn a_call_joins_and_its_reply_says_so() {
     let asked = world.coordinator.commits();
     assert_eq!(asked.len(), 1);
     assert_eq!(asked[0].participants, ["stock"]);
-    assert_eq!(world.coordinator.aborts(), []);
+    // An abort of it would be there before that of a later one.
+    let later = begin(&world).await;
+    call(later.layer(), &participant, "yes").await;
+    let aborted = later.transaction().to_string();
+    drop(later);
+    eventually("the later abort", || !world.coordinator.aborts().is_empty()).await;
+    assert_eq!(world.coordinator.aborts()[0].transaction, aborted);
 }
 
 #[tokio::test]
@@ -321,6 +327,8 @@ async fn after_its_time_no_call_is_sent() {
     tokio::time::advance(PATIENCE).await;
     let response = call(tx.layer(), &participant, "yes").await;
     assert_eq!(refused(&response), Some(ErrorReason::BadContext));
+    // It is this side that refuses; the other one has seen nothing.
+    assert_eq!(participant.statistics().bad_contexts, 0);
     assert_eq!(world.recorder.calls(), []);
 }
 
