@@ -263,6 +263,44 @@ async fn nobody_hears_of_an_unknown_outcome_when_a_leader_stops_under_load() {
     }
 }
 
+/// R14: past the limit a decision waits in the table, and only for the member that is away.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_member_that_is_away_costs_the_others_no_second_delivery() {
+    let cluster = TestCluster::start_with(1, "[limits]\ncompleting = 1\n").await;
+    let (a, b) = (
+        TestParticipant::start(&cluster, "a").await,
+        TestParticipant::start(&cluster, "b").await,
+    );
+    b.change(|b| b.acknowledges = false);
+    let all: Vec<TransactionId> = (0..4).map(|_| new_transaction()).collect();
+    for transaction in &all {
+        let told = cluster.submit_at(0, *transaction, &[(&a, ""), (&b, "")]).await;
+        assert_eq!(told.unwrap(), Decision::Commit);
+        a.until_heard(&commit(*transaction)).await;
+        b.until_heard(&commit(*transaction)).await;
+    }
+    eventually("what is past the limit is parked", async || {
+        cluster.status(0).await.filter(|status| status.completing <= 1)
+    })
+    .await;
+    b.change(|b| b.acknowledges = true);
+    let heard = |participant: &TestParticipant, transaction| {
+        let told = participant.heard();
+        told.iter().filter(|heard| **heard == commit(transaction)).count()
+    };
+    for transaction in all {
+        eventually("the member that was away is told again", async || {
+            (heard(&b, transaction) > 1).then_some(())
+        })
+        .await;
+        assert_eq!(heard(&a, transaction), 1, "{transaction}");
+    }
+    eventually("everybody has acknowledged", async || {
+        cluster.status(0).await.filter(|status| status.completing == 0)
+    })
+    .await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn an_initiator_that_submits_again_gets_the_outcome_from_the_new_leader() {
     let mut cluster = TestCluster::start(3).await;

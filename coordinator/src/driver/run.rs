@@ -11,7 +11,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until};
 use unanimo_core::table::Command;
 use unanimo_core::{
-    Decision, Operation, ParticipantId, RequestHash, Transaction, TransactionEffect, TransactionId,
+    Decision, Members, Operation, ParticipantId, RequestHash, Transaction, TransactionEffect, TransactionId,
     TransactionInput, TransactionPhase,
 };
 use unanimo_proto::{ErrorReason, PrepareMessage};
@@ -33,7 +33,7 @@ enum Event {
     Expired {
         watermark: TransactionId,
     },
-    /// A member is away and too much waits for such; the table remembers it.
+    /// A call that has nothing more to say. A member may be away while too much waits for such; the table remembers it.
     Parked,
 }
 
@@ -148,10 +148,41 @@ impl Run {
                     self.tell(Answer::Expired { watermark });
                     return;
                 }
-                Event::Parked => return,
+                Event::Parked => {}
+            }
+            // The others are still told; only who is away is left to the table.
+            if self.calls.is_empty()
+                && matches!(self.transaction.phase(), TransactionPhase::Completing { .. })
+            {
+                self.record_acknowledged_so_far();
+                break;
             }
         }
         self.finish_calls().await;
+    }
+
+    /// Whoever delivers next should not begin with those that know the decision.
+    fn record_acknowledged_so_far(&mut self) {
+        let TransactionPhase::Completing { unacknowledged, .. } = self.transaction.phase() else {
+            return;
+        };
+        let members = self.transaction.members();
+        let participants: Members = members.difference(unacknowledged).cloned().collect();
+        if !participants.is_empty() {
+            self.record_acknowledged(participants);
+        }
+    }
+
+    fn record_acknowledged(&mut self, participants: Members) {
+        let (shared, transaction) = (self.shared.clone(), self.transaction.id());
+        self.calls.push(Box::pin(async move {
+            let command = Command::Acknowledge {
+                transaction,
+                participants,
+            };
+            shared.proposer.propose_lazily(command).await;
+            Event::Parked
+        }));
     }
 
     /// The last effects of a run are proposals that nobody waits for.
@@ -198,15 +229,7 @@ impl Run {
                     decision,
                 } => self.deliver(participant, decision),
                 TransactionEffect::RecordAcknowledged { participants } => {
-                    let shared = self.shared.clone();
-                    self.calls.push(Box::pin(async move {
-                        let command = Command::Acknowledge {
-                            transaction: tx,
-                            participants,
-                        };
-                        shared.proposer.propose_lazily(command).await;
-                        Event::Parked
-                    }));
+                    self.record_acknowledged(participants);
                 }
                 TransactionEffect::Ignored(why) => tracing::trace!(%tx, ?why, "ignored"),
                 TransactionEffect::Alarm(violation) => {

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
+use unanimo_core::TransactionId;
 
 use super::Shared;
 use super::forgetting::forget_as_time_passes;
@@ -60,6 +61,7 @@ async fn lead_in_every_term(weak: &Weak<Shared>) {
 /// Keeps delivering until another term begins or the quorum is gone.
 async fn lead(weak: &Weak<Shared>, term: u64, leadership: &mut tokio::sync::watch::Receiver<Leadership>) {
     let mut next_sweep = Instant::now();
+    let mut sweep = Sweep::default();
     loop {
         let Some(shared) = weak.upgrade() else { return };
         let still = {
@@ -70,7 +72,10 @@ async fn lead(weak: &Weak<Shared>, term: u64, leadership: &mut tokio::sync::watc
             return;
         }
         if Instant::now() >= next_sweep {
-            sweep(&shared, term);
+            if sweep.next_page(&shared, term).await {
+                // The leadership is looked at again before the next page.
+                continue;
+            }
             next_sweep = Instant::now() + SWEEP;
         }
         drop(shared);
@@ -82,25 +87,36 @@ async fn lead(weak: &Weak<Shared>, term: u64, leadership: &mut tokio::sync::watc
     }
 }
 
-/// Resumes the decisions that members have yet to acknowledge: those of earlier leaders, and those that were
-/// parked because a member was away.
-fn sweep(shared: &Arc<Shared>, term: u64) {
-    let mut after = None;
-    loop {
-        let page = match shared.replica.unended(after, PAGE) {
+/// Goes through the decisions that members have yet to acknowledge, page by page and again and again.
+#[derive(Default)]
+struct Sweep {
+    /// Where the last page ended; none at the front.
+    after: Option<TransactionId>,
+}
+
+impl Sweep {
+    /// Resumes the decisions of one page: those of earlier leaders, and those that were parked because a member was
+    /// away. False if there is nothing more to do for now. The next page begins where this one ended, also if it ended
+    /// early: what is at the front may wait for a member that never comes back, and must not keep the rest waiting.
+    async fn next_page(&mut self, shared: &Arc<Shared>, term: u64) -> bool {
+        let page = match shared.replica.unended_aside(self.after, PAGE).await {
             Ok(page) => page,
             Err(error) => {
                 tracing::error!(%error, "cannot search the table for unfinished transactions");
-                return;
+                return false;
             }
         };
-        let Some((last, _)) = page.last() else { return };
-        after = Some(*last);
+        if page.is_empty() {
+            self.after = None;
+            return false;
+        }
         for (transaction, record) in page {
             if shared.completing() >= shared.limits.completing {
-                return;
+                return false;
             }
+            self.after = Some(transaction);
             shared.resume(transaction, record, term);
         }
+        true
     }
 }

@@ -281,6 +281,16 @@ impl Replica {
             .collect()
     }
 
+    /// The same as [`unended`](Self::unended), read where nothing else waits for the table.
+    pub(crate) async fn unended_aside(
+        &self,
+        after: Option<TransactionId>,
+        limit: usize,
+    ) -> std::io::Result<Vec<(TransactionId, DecisionRecord)>> {
+        let replica = self.clone();
+        Ok(background::run(self.shared.background, move || replica.unended(after, limit)).await??)
+    }
+
     /// Transactions that are decided and that some member has yet to acknowledge: the first `limit` after
     /// `after`, in the order of their ids.
     ///
