@@ -103,7 +103,7 @@ async fn a_million_transactions_leave_no_more_behind_than_a_window_of_them() {
         apply(&mut machine, entries).await.unwrap();
         tick(&mut machine, &*table, &mut log, begun + TICK).await;
         table.checkpoint().unwrap();
-        if (begun + TICK) % WINDOW == 0 {
+        if (begun + TICK).is_multiple_of(WINDOW) {
             records.push(table.scan(RECORDS.0, Some(RECORDS.1), usize::MAX).unwrap().len() as u64);
             sizes.push(bytes_in(folder.path()));
         }
