@@ -266,7 +266,7 @@ impl Branch {
             found,
         };
         let phase = match (self.phase, record) {
-            (phase, Record::Started { .. } | Record::Registered { .. }) => phase,
+            (phase, Record::Started { .. } | Record::Registered { .. } | Record::Closed { .. }) => phase,
             (Phase::Unknown, Record::Prepared(_, prepared)) => Phase::Prepared(prepared),
             (Phase::Prepared(_), Record::Prepared(..)) => {
                 return Err(contradiction("Prepared", "Prepared"));

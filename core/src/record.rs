@@ -40,6 +40,17 @@ pub enum Record {
         /// The life that it confirmed.
         generation: Generation,
     },
+    /// Transactions below this one are closed here (R7): what ended under them may be dropped, and the journal may
+    /// begin after them. Durable before either. It also says what a released beginning said, and only a life that is
+    /// registered writes it, so whatever follows it does not rest on an earlier mark.
+    Closed {
+        /// The cluster it belongs to, for ever (R11).
+        cluster: ClusterId,
+        /// The life that writes it.
+        generation: Generation,
+        /// The watermark. Only rises.
+        below: TransactionId,
+    },
     /// The branch promised. Durable before anybody hears its Yes.
     Prepared(TransactionId, Prepared),
     /// The resource manager has committed, durably. Durable before the acknowledgement.
@@ -90,7 +101,10 @@ impl Reach {
                     .get_or_insert(Position(position.0.saturating_sub(1)));
             }
             Record::Registered { .. } => self.unconfirmed_from = None,
-            Record::Prepared(..) | Record::Committed { .. } | Record::Aborted { .. } => {}
+            Record::Closed { .. }
+            | Record::Prepared(..)
+            | Record::Committed { .. }
+            | Record::Aborted { .. } => {}
         }
     }
 
@@ -108,7 +122,7 @@ pub fn recover(
     let mut branches: BTreeMap<TransactionId, Branch> = BTreeMap::new();
     for record in records {
         let transaction = match &record {
-            Record::Started { .. } | Record::Registered { .. } => continue,
+            Record::Started { .. } | Record::Registered { .. } | Record::Closed { .. } => continue,
             Record::Prepared(transaction, _)
             | Record::Committed { transaction, .. }
             | Record::Aborted { transaction, .. } => *transaction,

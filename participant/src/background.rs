@@ -1,13 +1,13 @@
 use std::sync::Arc;
 
 use tokio::sync::mpsc;
-use unanimo_core::BranchInput;
+use unanimo_core::{BranchInput, Generation, TransactionId};
 
-use crate::Writing;
 use crate::branches::{Branches, Completion};
 use crate::entry::Asker;
 use crate::gate::Gate;
 use crate::store::Store;
+use crate::{StopReason, Writing};
 
 /// Gives branches what the journal's writer has to tell. One task, so that the writer never waits for a branch.
 pub(crate) async fn hear(
@@ -49,6 +49,65 @@ pub(crate) async fn remember(store: Arc<Store>, branches: Arc<Branches>, gate: A
             }
         }
     }
+}
+
+/// Forgets what the coordinators have closed, at most once per pause (R7): first the watermark is made durable, then
+/// finished branches below it leave the branch table, then the journal lets go of their records. Only in a life that
+/// the cluster has confirmed.
+pub(crate) async fn forget(
+    store: Arc<Store>,
+    branches: Arc<Branches>,
+    gate: Arc<Gate>,
+    generation: Generation,
+    writing: Writing,
+) {
+    let mut watermark = branches.watermark();
+    tokio::select! {
+        () = gate.stopping() => return,
+        () = gate.registered() => {}
+    }
+    loop {
+        let below = *watermark.borrow_and_update();
+        if let Some(below) = below {
+            let forgotten = tokio::select! {
+                () = gate.stopping() => return,
+                forgotten = forget_below(&store, &branches, generation, below, writing) => forgotten,
+            };
+            if let Err(reason) = forgotten {
+                return gate.close(reason);
+            }
+        }
+        tokio::select! {
+            () = gate.stopping() => return,
+            // Fails only if the sender is gone, and we hold it.
+            _ = watermark.changed() => {}
+        }
+        // What becomes closed meanwhile is forgotten together.
+        tokio::select! {
+            () = gate.stopping() => return,
+            () = tokio::time::sleep(branches.options.forget_pause) => {}
+        }
+    }
+}
+
+/// May be dropped: what is left is forgotten another time.
+async fn forget_below(
+    store: &Arc<Store>,
+    branches: &Branches,
+    generation: Generation,
+    below: TransactionId,
+    writing: Writing,
+) -> Result<(), StopReason> {
+    store
+        .close_below(&branches.options.cluster, generation, below)
+        .await?;
+    let mut from = Some(Vec::new());
+    while let Some(key) = from {
+        let dropping = Arc::clone(store);
+        from = blocking(writing, move || dropping.drop_closed(&key)).await?;
+    }
+    store.release_closed();
+    Ok(())
 }
 
 /// Runs what blocks where it holds up nobody, or in place in a simulation.

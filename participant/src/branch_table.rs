@@ -10,6 +10,9 @@ use crate::StopReason;
 /// The key of the position up to which the table is complete. A transaction's key has 16 bytes.
 const COMPLETE: &[u8] = b"complete";
 
+/// Branches that are dropped in one batch: enough to share its cost, and few enough that others hardly wait for it.
+const DROPPED_PER_BATCH: usize = 1024;
+
 /// Remembers how branches ended, so that a message that comes late or again is answered as the first one was.
 ///
 /// Only what is durable in the journal goes in. The table says up to which record it has everything, in the same
@@ -79,6 +82,29 @@ impl BranchTable {
         }
         batch.put(COMPLETE, complete.get().to_be_bytes());
         self.table.apply(batch)
+    }
+
+    /// Drops branches below the watermark, some at a time, from `from` on, and says from where to go on; none when there
+    /// are no more.
+    pub(crate) fn drop_below(
+        &self,
+        below: TransactionId,
+        from: &[u8],
+    ) -> Result<Option<Vec<u8>>, TableError> {
+        let entries = self.table.scan(from, Some(&key(below)), DROPPED_PER_BATCH)?;
+        let Some((last, _)) = entries.last() else {
+            return Ok(None);
+        };
+        let mut next = last.clone();
+        next.push(0);
+        let mut batch = Batch::new();
+        for (key, _) in entries {
+            if key.as_slice() != COMPLETE {
+                batch.remove(key);
+            }
+        }
+        self.table.apply(batch)?;
+        Ok(Some(next))
     }
 
     /// Returns when everything that was put is on disk.

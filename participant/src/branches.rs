@@ -3,7 +3,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 use unanimo_core::table::Witness;
 use unanimo_core::{Branch, BranchInput, BranchPhase, Finish, Record, Timestamp, TransactionId};
@@ -49,9 +49,9 @@ pub(crate) struct Branches {
     /// Branches that only read and the deadlines of their Prepares, the oldest deadline first: they are remembered in
     /// memory and nowhere else.
     read_only: Mutex<VecDeque<(Timestamp, TransactionId)>>,
-    /// The highest watermark that a coordinator has told since the start; it only rises. What begins below it is
-    /// refused (R7).
-    watermark: Mutex<Option<TransactionId>>,
+    /// The highest watermark that a coordinator has told; it only rises. What begins below it is refused (R7). At the
+    /// start it is the one that is durable.
+    watermark: watch::Sender<Option<TransactionId>>,
     pub(crate) completions: mpsc::UnboundedSender<Completion>,
     pub(crate) tasks: TaskTracker,
 }
@@ -93,6 +93,7 @@ impl Branches {
             completions,
             tasks,
         } = surroundings;
+        let watermark = watch::Sender::new(store.closed_below());
         Self {
             shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
             options,
@@ -105,7 +106,7 @@ impl Branches {
             clock,
             in_flight: AtomicUsize::new(0),
             read_only: Mutex::default(),
-            watermark: Mutex::default(),
+            watermark,
             completions,
             tasks,
         }
@@ -186,7 +187,15 @@ impl Branches {
                     asker.acknowledge();
                     return;
                 }
-                // Nothing is forgotten here yet, so who says Commit claims a promise that was never given (R9).
+                // There is no Commit without our promise, and a promise is kept until its end is recorded; the end of one
+                // that is committed is its Commit (R1, R3). So what is unknown here was committed and forgotten. The
+                // coordinator may not know yet, if we learnt the decision from an inquiry, and asks until it does.
+                BranchInput::Commit { .. } if self.store.closed_below() > Some(transaction) => {
+                    self.counters.duplicates.increment();
+                    asker.acknowledge();
+                    return;
+                }
+                // Nothing of that age has been forgotten, so who says Commit claims a promise that was never given (R9).
                 BranchInput::Commit { .. }
                 | BranchInput::Resolved(_)
                 | BranchInput::Recorded
@@ -217,15 +226,27 @@ impl Branches {
 
     /// A coordinator has said that transactions below this one are closed (R7). A lower one than before is old news.
     pub(crate) fn raise_watermark(&self, told: Option<TransactionId>) {
-        let mut watermark = self.watermark.lock().unwrap_or_else(PoisonError::into_inner);
-        *watermark = told.max(*watermark);
+        // Almost every message says what is known already, and need not wait for anybody.
+        if told <= *self.watermark.borrow() {
+            return;
+        }
+        self.watermark.send_if_modified(|watermark| {
+            let rises = told > *watermark;
+            *watermark = told.max(*watermark);
+            rises
+        });
+    }
+
+    /// The highest watermark that a coordinator has told, and whether it has risen since it was last looked at.
+    pub(crate) fn watermark(&self) -> watch::Receiver<Option<TransactionId>> {
+        self.watermark.subscribe()
     }
 
     /// Whether nothing is known of the branch and nothing may begin under its id any more.
     fn is_new_and_closed(&self, entry: &Entry) -> bool {
-        let watermark = *self.watermark.lock().unwrap_or_else(PoisonError::into_inner);
+        let below = |watermark: &TransactionId| entry.branch.transaction() < *watermark;
         matches!(entry.branch.phase(), BranchPhase::Unknown)
-            && watermark.is_some_and(|watermark| entry.branch.transaction() < watermark)
+            && self.watermark.borrow().as_ref().is_some_and(below)
     }
 
     /// Refuses what would grow without bound (R14). What is known already is always let through. Says whether it

@@ -1,5 +1,3 @@
-use std::sync::atomic::{AtomicBool, Ordering};
-
 use tokio::sync::watch;
 
 use crate::StopReason;
@@ -20,14 +18,14 @@ pub(crate) enum Standing {
 pub(crate) struct Gate {
     standing: watch::Sender<Standing>,
     /// Whether the cluster has confirmed since this start that our memory is whole.
-    registered: AtomicBool,
+    registered: watch::Sender<bool>,
 }
 
 impl Gate {
     pub(crate) fn new() -> Self {
         Self {
             standing: watch::Sender::new(Standing::Recovering),
-            registered: AtomicBool::new(false),
+            registered: watch::Sender::new(false),
         }
     }
 
@@ -51,7 +49,7 @@ impl Gate {
 
     /// Lets somebody make a promise under a new transaction, or says why not.
     pub(crate) fn admit_new(&self) -> Result<(), Refusal> {
-        if self.registered.load(Ordering::Acquire) {
+        if self.is_registered() {
             Ok(())
         } else {
             Err(Refusal::Unregistered)
@@ -60,11 +58,21 @@ impl Gate {
 
     /// The cluster knows where we are, and that we know all we have ever promised.
     pub(crate) fn register(&self) {
-        self.registered.store(true, Ordering::Release);
+        self.registered.send_replace(true);
     }
 
     pub(crate) fn is_registered(&self) -> bool {
-        self.registered.load(Ordering::Acquire)
+        *self.registered.borrow()
+    }
+
+    /// Resolves when the cluster has confirmed it.
+    pub(crate) async fn registered(&self) {
+        // Fails only if the sender is gone, and it is ours.
+        let _ = self
+            .registered
+            .subscribe()
+            .wait_for(|registered| *registered)
+            .await;
     }
 
     /// Recovery is over.

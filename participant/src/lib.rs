@@ -92,10 +92,16 @@
 //! in order. A branch in flight lives in memory and in the journal. A finished one goes into the branch table, in
 //! groups, once its record is durable; whatever the table loses in a crash is put back from the journal.
 //!
+//! Coordinators say with their messages which transactions are closed (R7). In the background the participant makes that
+//! durable, drops what ended among them from the branch table, and releases the beginning of the journal as far as no
+//! promise in doubt and no branch that is not closed stands in it. An operation of a closed transaction is refused as
+//! expired; an Abort, and a Commit of what was forgotten, are acknowledged without effect.
+//!
 //! # Left out
 //!
-//! The journal keeps everything: what begins below the watermark is refused, but forgetting it (R7) is not built yet. The
-//! batched `Exchange` stream is not built yet.
+//! The batched `Exchange` stream is not built yet. A promise in doubt is not moved: the journal keeps everything behind
+//! the oldest one. A resource manager whose data is older than the journal is found out only by transactions that are not
+//! closed.
 
 mod background;
 mod branch_table;
@@ -107,6 +113,7 @@ mod error;
 mod gate;
 mod inquiry;
 mod join;
+mod kept;
 mod options;
 mod participant;
 mod pause;

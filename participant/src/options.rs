@@ -58,6 +58,9 @@ pub struct ParticipantOptions {
     /// How long a `Commit` or `Abort` waits until it can be acknowledged; then the caller is told to ask again.
     /// The branch goes on. Default 10 s.
     pub acknowledge_within: Duration,
+    /// The shortest pause between two times that closed transactions are forgotten, each of which forces one record to
+    /// disk. Default 1 s.
+    pub forget_pause: Duration,
     /// How long a shutdown waits for calls of the resource manager that are running. Default 5 s; recovery takes
     /// care of what did not finish.
     pub shutdown_patience: Duration,
@@ -96,6 +99,7 @@ impl ParticipantOptions {
             retry_pause_max: Duration::from_secs(1),
             vote_margin: Duration::from_millis(200),
             acknowledge_within: Duration::from_secs(10),
+            forget_pause: Duration::from_secs(1),
             shutdown_patience: Duration::from_secs(5),
             segment_bytes: 64 * 1024 * 1024,
             checkpoint_after: 16_384,

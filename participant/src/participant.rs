@@ -12,7 +12,7 @@ use unanimo_proto::v1::participant_server::ParticipantServer;
 use unanimo_proto::{BadContext, BranchReport, BranchState, Context};
 use unanimo_table::{SledOptions, SledTable};
 
-use crate::background::{blocking, hear, joined, remember};
+use crate::background::{blocking, forget, hear, joined, remember};
 use crate::branch_table::BranchTable;
 use crate::branches::{Branches, Completion, Surroundings};
 use crate::doubts::Doubts;
@@ -212,6 +212,13 @@ impl Participant {
             parts.writing,
         );
         tokio::spawn(remembering);
+        tokio::spawn(forget(
+            Arc::clone(&store),
+            Arc::clone(&branches),
+            Arc::clone(&gate),
+            generation,
+            parts.writing,
+        ));
         Ok(Self {
             inner: Arc::new(Inner {
                 options,

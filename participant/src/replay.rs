@@ -9,6 +9,7 @@ use unanimo_proto::storage::decode_participant_record;
 
 use crate::StartError;
 use crate::branch_table::{BranchTable, Finished};
+use crate::kept::Kept;
 
 /// Records that are folded at a time. Only branches in doubt are kept from one fold to the next, so memory does
 /// not grow with the journal.
@@ -30,6 +31,8 @@ pub(crate) struct Replay<'a> {
     in_doubt: BTreeMap<TransactionId, (Sequence, Prepared)>,
     generation: Generation,
     reach: Reach,
+    closed: Option<Closed>,
+    kept: Kept,
     last: Sequence,
 }
 
@@ -40,6 +43,13 @@ pub(crate) struct Promise {
     pub(crate) prepared: Prepared,
 }
 
+/// Transactions below `below` are closed here, durably: the record at `sequence` says so.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Closed {
+    pub(crate) below: TransactionId,
+    pub(crate) sequence: Sequence,
+}
+
 /// What the journal says.
 pub(crate) struct Replayed {
     /// In the order of their records.
@@ -48,6 +58,10 @@ pub(crate) struct Replayed {
     pub(crate) generation: Generation,
     /// What to register the next life with.
     pub(crate) reach: Position,
+    /// What is closed, if anything.
+    pub(crate) closed: Option<Closed>,
+    /// What is needed of the journal.
+    pub(crate) kept: Kept,
 }
 
 impl<'a> Replay<'a> {
@@ -65,6 +79,8 @@ impl<'a> Replay<'a> {
             in_doubt: BTreeMap::new(),
             generation: Generation::default(),
             reach: Reach::default(),
+            closed: None,
+            kept: Kept::default(),
             last: Sequence::BEFORE_FIRST,
         })
     }
@@ -75,16 +91,32 @@ impl<'a> Replay<'a> {
             decode_participant_record(bytes).map_err(|source| StartError::Unreadable { sequence, source })?;
         self.last = sequence;
         self.reach.take(Position(sequence.get()), &record);
+        self.kept.found(sequence, &record);
         match (owner, &record) {
             (Some(owner), Record::Started { cluster, generation }) => {
                 self.check_owner(&owner, cluster)?;
                 if *generation <= self.generation {
-                    return Err(StartError::StartsOutOfOrder {
-                        known: self.generation,
-                        found: *generation,
-                    });
+                    return Err(self.out_of_order(*generation));
                 }
                 self.generation = *generation;
+            }
+            (
+                Some(owner),
+                Record::Closed {
+                    cluster,
+                    generation,
+                    below,
+                },
+            ) => {
+                self.check_owner(&owner, cluster)?;
+                // The start of its life stands before it, if it was not released.
+                if self.generation == Generation::default() {
+                    self.generation = *generation;
+                } else if *generation != self.generation {
+                    return Err(self.out_of_order(*generation));
+                }
+                let below = self.closed.map_or(*below, |closed| closed.below.max(*below));
+                self.closed = Some(Closed { below, sequence });
             }
             (Some(_) | None, _) => self.unfolded.push((sequence, record)),
         }
@@ -115,7 +147,16 @@ impl<'a> Replay<'a> {
             in_doubt,
             generation: self.generation,
             reach: self.reach.position().unwrap_or(Position(self.last.get())),
+            closed: self.closed,
+            kept: self.kept,
         })
+    }
+
+    fn out_of_order(&self, found: Generation) -> StartError {
+        StartError::StartsOutOfOrder {
+            known: self.generation,
+            found,
+        }
     }
 
     fn check_owner(&self, owner: &ParticipantId, cluster: &ClusterId) -> Result<(), StartError> {
@@ -151,7 +192,7 @@ impl<'a> Replay<'a> {
                 Record::Prepared(transaction, _)
                 | Record::Committed { transaction, .. }
                 | Record::Aborted { transaction, .. } => last_record.insert(*transaction, sequence),
-                Record::Started { .. } | Record::Registered { .. } => None,
+                Record::Started { .. } | Record::Registered { .. } | Record::Closed { .. } => None,
             };
             records.push(record);
         }

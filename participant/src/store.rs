@@ -5,12 +5,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
 use tokio::sync::Notify;
-use unanimo_core::{Branch, Finish, Generation, ParticipantId, Record};
+use unanimo_core::{Branch, ClusterId, Finish, Generation, ParticipantId, Record};
 use unanimo_journal::{AppendError, Disk, Failed, Journal, OpenError, Options, Sequence, Step, Writer};
 use unanimo_proto::storage::encode_participant_record;
 
 use crate::branch_table::{BranchTable, Finished};
-use crate::replay::{Replay, Replayed};
+use crate::kept::Kept;
+use crate::replay::{Closed, Replay, Replayed};
 use crate::{ParticipantOptions, StartError, StopReason, TransactionId, Writing};
 
 /// A tombstone needs no sync, but its branch stays in memory until its record is durable. So after this many of them one
@@ -38,6 +39,8 @@ pub(crate) struct Store {
     /// Held while branches go into the table, so that they go in the order of their records: it says that it is
     /// complete up to the last of them.
     remembering: Mutex<()>,
+    /// What is closed, durably.
+    closed: Mutex<Option<Closed>>,
     /// Something became durable.
     progress: Arc<Notify>,
 }
@@ -48,6 +51,8 @@ struct Unremembered {
     queue: VecDeque<Finished>,
     noted: usize,
     since_checkpoint: usize,
+    /// What is needed of the journal.
+    kept: Kept,
 }
 
 /// Whatever writes the journal; ends when the journal is closed or has failed.
@@ -79,15 +84,20 @@ impl Store {
             (Err(OpenError::Refused { .. }), Some(error)) => return Err(error),
             (Err(error), _) => return Err(error.into()),
         };
-        let replayed = replay.finish()?;
+        let mut replayed = replay.finish()?;
+        let unremembered = Unremembered {
+            kept: std::mem::take(&mut replayed.kept),
+            ..Unremembered::default()
+        };
         let store = Self {
             journal,
             table,
             name: options.name.clone(),
             checkpoint_after: options.checkpoint_after,
-            unremembered: Mutex::default(),
+            unremembered: Mutex::new(unremembered),
             unremembered_at_most: options.unremembered,
             remembering: Mutex::default(),
+            closed: Mutex::new(replayed.closed),
             progress: Arc::new(Notify::new()),
         };
         Ok((store, writer, replayed))
@@ -186,7 +196,63 @@ impl Store {
         if checkpoint {
             self.table.checkpoint().map_err(StopReason::storage)?;
         }
+        let mut unremembered = self.lock();
+        for branch in &finished {
+            unremembered.kept.remembered(branch.transaction);
+        }
+        drop(unremembered);
         Ok(finished.iter().map(|branch| branch.transaction).collect())
+    }
+
+    /// Below which transaction everything is closed here, durably. What ended below it may have been forgotten.
+    pub(crate) fn closed_below(&self) -> Option<TransactionId> {
+        self.closed().map(|closed| closed.below)
+    }
+
+    fn closed(&self) -> Option<Closed> {
+        *self.closed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Makes the watermark durable, before anything under it is forgotten (R7). Only in a life that the cluster has
+    /// confirmed: what says that it did stands before this record, so a journal that begins with it, or behind it,
+    /// still says how far the participant's memory reaches (R11).
+    pub(crate) async fn close_below(
+        &self,
+        cluster: &ClusterId,
+        generation: Generation,
+        below: TransactionId,
+    ) -> Result<(), StopReason> {
+        if self.closed_below().is_some_and(|closed| below <= closed) {
+            return Ok(());
+        }
+        let record = Record::Closed {
+            cluster: cluster.clone(),
+            generation,
+            below,
+        };
+        let payload = encode_participant_record(&self.name, &record);
+        let sequence = self.journal.append_durable(payload).await.map_err(not_taken)?;
+        *self.closed.lock().unwrap_or_else(PoisonError::into_inner) = Some(Closed { below, sequence });
+        Ok(())
+    }
+
+    /// Drops some finished branches that are closed from the table, and says from where to go on. Blocks.
+    pub(crate) fn drop_closed(&self, from: &[u8]) -> Result<Option<Vec<u8>>, StopReason> {
+        let Some(below) = self.closed_below() else {
+            return Ok(None);
+        };
+        self.table.drop_below(below, from).map_err(StopReason::storage)
+    }
+
+    /// Lets go of the beginning of the journal as far as nobody needs it. What is left says whose it is, keeps every
+    /// promise, and builds a lost table again but for what is closed.
+    pub(crate) fn release_closed(&self) {
+        let Some(closed) = self.closed() else {
+            return;
+        };
+        let needed = self.lock().kept.needed_from(closed.below);
+        let before = needed.map_or(closed.sequence, |needed| needed.min(closed.sequence));
+        self.journal.release_before(before);
     }
 
     /// Where the journal ends, as far as it is durable.
@@ -230,8 +296,12 @@ impl Store {
 
 impl Unremembered {
     fn push(&mut self, sequence: Sequence, record: &Record) {
+        self.kept.appended(sequence, record);
         let finish = match record {
-            Record::Started { .. } | Record::Registered { .. } | Record::Prepared(..) => return,
+            Record::Started { .. }
+            | Record::Registered { .. }
+            | Record::Closed { .. }
+            | Record::Prepared(..) => return,
             Record::Committed {
                 transaction,
                 request_hash,

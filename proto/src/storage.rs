@@ -279,6 +279,16 @@ pub fn encode_participant_record(participant: &ParticipantId, record: &Record) -
         Record::Registered { generation } => on_disk::Record::Registered(on_disk::Registered {
             generation: generation.0,
         }),
+        Record::Closed {
+            cluster,
+            generation,
+            below,
+        } => on_disk::Record::Closed(on_disk::Closed {
+            cluster: cluster.to_string(),
+            generation: generation.0,
+            participant: participant.to_string(),
+            below: transaction_to_disk(*below),
+        }),
         Record::Prepared(transaction, prepared) => on_disk::Record::Prepared(on_disk::Prepared {
             transaction: transaction_to_disk(*transaction),
             cluster: prepared.cluster.to_string(),
@@ -305,7 +315,7 @@ pub fn encode_participant_record(participant: &ParticipantId, record: &Record) -
         .into()
 }
 
-/// A record of a participant's journal. A Started record also says whose journal it is.
+/// A record of a participant's journal. A Started or Closed record also says whose journal it is.
 pub fn decode_participant_record(bytes: &[u8]) -> Result<(Option<ParticipantId>, Record), UnreadableRecord> {
     use disk::participant_record as on_disk;
     let record = disk::ParticipantRecord::decode(bytes)?;
@@ -322,6 +332,15 @@ pub fn decode_participant_record(bytes: &[u8]) -> Result<(Option<ParticipantId>,
         on_disk::Record::Registered(registered) => Record::Registered {
             generation: Generation(registered.generation),
         },
+        on_disk::Record::Closed(closed) => {
+            let owner = participant_from_wire(&closed.participant)?;
+            let record = Record::Closed {
+                cluster: ClusterId::new(&closed.cluster).map_err(MalformedMessage::from)?,
+                generation: Generation(closed.generation),
+                below: transaction_from_disk(&closed.below)?,
+            };
+            return Ok((Some(owner), record));
+        }
         on_disk::Record::Prepared(prepared) => Record::Prepared(
             transaction_from_disk(&prepared.transaction)?,
             Prepared {

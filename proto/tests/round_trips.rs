@@ -130,7 +130,15 @@ fn record() -> impl Strategy<Value = Record> {
     });
     let aborted =
         (transaction(), ".{0,20}").prop_map(|(transaction, reason)| Record::Aborted { transaction, reason });
-    prop_oneof![started, prepared, committed, aborted]
+    let registered = any::<u64>().prop_map(|generation| Record::Registered {
+        generation: Generation(generation),
+    });
+    let closed = (any::<u64>(), transaction()).prop_map(|(generation, below)| Record::Closed {
+        cluster: ClusterId::new("demo").unwrap(),
+        generation: Generation(generation),
+        below,
+    });
+    prop_oneof![started, registered, closed, prepared, committed, aborted]
 }
 
 proptest! {
@@ -157,7 +165,7 @@ proptest! {
     #[test]
     fn participant_records_survive_the_journal(record in record(), owner in participant()) {
         let (found, read) = decode_participant_record(&encode_participant_record(&owner, &record)).unwrap();
-        prop_assert_eq!(found, matches!(record, Record::Started { .. }).then_some(owner));
+        prop_assert_eq!(found, matches!(record, Record::Started { .. } | Record::Closed { .. }).then_some(owner));
         prop_assert_eq!(read, record);
     }
 

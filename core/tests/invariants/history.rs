@@ -86,7 +86,7 @@ impl History {
 /// Whose record it is; a start is nobody's.
 pub(crate) fn record_of(record: &Record) -> Option<TransactionId> {
     match record {
-        Record::Started { .. } | Record::Registered { .. } => None,
+        Record::Started { .. } | Record::Registered { .. } | Record::Closed { .. } => None,
         Record::Prepared(transaction, _)
         | Record::Committed { transaction, .. }
         | Record::Aborted { transaction, .. } => Some(*transaction),

@@ -331,6 +331,7 @@ pub(crate) fn record_line(record: &Record) -> String {
     match record {
         Record::Started { generation, .. } => format!("Started {generation}"),
         Record::Registered { generation } => format!("Registered {generation}"),
+        Record::Closed { below, .. } => format!("Closed {below}"),
         Record::Prepared(transaction, _) => format!("Prepared {}", transaction_name(*transaction)),
         Record::Committed { transaction, .. } => format!("Committed {}", transaction_name(*transaction)),
         Record::Aborted { transaction, .. } => format!("Aborted {}", transaction_name(*transaction)),
