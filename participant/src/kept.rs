@@ -74,6 +74,11 @@ impl Kept {
         let ends = self.ends.front().map(|stretch| stretch.first);
         self.promises.values().copied().chain(ends).min()
     }
+
+    #[cfg(test)]
+    pub(crate) fn sizes(&self) -> (usize, usize) {
+        (self.promises.len(), self.ends.len())
+    }
 }
 
 #[cfg(test)]

@@ -394,7 +394,8 @@ fn journal_options(options: &ParticipantOptions) -> Options {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use unanimo_core::{RequestHash, Timestamp};
+    use futures::FutureExt;
+    use unanimo_core::{Members, Prepared, RequestHash, Timestamp};
     use unanimo_journal::SimulatedDisk;
     use unanimo_table::MemoryTable;
 
@@ -430,5 +431,78 @@ mod tests {
         while writer.step() != Step::Closed {}
         store.settle().unwrap();
         assert_eq!(table.complete().unwrap(), sequence.next());
+    }
+
+    #[test]
+    fn two_hundred_thousand_branches_leave_no_more_behind_than_a_window_of_them() {
+        const BRANCHES: u64 = 200_000;
+        const WINDOW: u64 = 10_000;
+        let cluster: ClusterId = "test".parse().unwrap();
+        let name: ParticipantId = "stock".parse().unwrap();
+        let mut options = ParticipantOptions::new(cluster.clone(), name.clone(), "h:1", ["h:2"], "/nowhere");
+        options.segment_bytes = 256 * 1024;
+        let (disk, memory) = (SimulatedDisk::new(), Arc::new(MemoryTable::new()));
+        let table = BranchTable::new(Arc::clone(&memory) as _);
+        let (store, mut writer, _) = Store::open(&options, Arc::new(disk.clone()), table).unwrap();
+        let generation = Generation::of_start(1, 0);
+        let mut all_done = |until: Sequence| {
+            while store.durable() < until {
+                writer.step();
+            }
+        };
+        let members: Members = [name].into();
+        let mut most = (0, 0, 0, 0);
+        for n in 1..=BRANCHES {
+            let prepared = Prepared {
+                cluster: cluster.clone(),
+                members: members.clone(),
+                request_hash: RequestHash::from_bytes([7; 32]),
+                redo: vec![0; 40].into(),
+                deadline: Timestamp::from_unix_ms(n),
+                prepared_at: Timestamp::from_unix_ms(n),
+            };
+            store
+                .record(&Record::Prepared(transaction(n), prepared), || {})
+                .unwrap();
+            let committed = Record::Committed {
+                transaction: transaction(n),
+                request_hash: RequestHash::from_bytes([7; 32]),
+            };
+            let sequence = store.record(&committed, || {}).unwrap();
+            if n % 1000 != 0 {
+                continue;
+            }
+            all_done(sequence);
+            while !store.remember().unwrap().is_empty() {}
+            let mut closing =
+                Box::pin(store.close_below(&cluster, generation, transaction(n.saturating_sub(WINDOW))));
+            // The record is in the queue once this has been looked at.
+            if closing.as_mut().now_or_never().is_none() {
+                all_done(sequence.next());
+                closing.now_or_never().unwrap().unwrap();
+            }
+            let mut from = Some(Vec::new());
+            while let Some(key) = from {
+                from = store.drop_closed(&key).unwrap();
+            }
+            store.release_closed();
+            // The next group that is written says so, and then the files go.
+            if n > 2 * WINDOW {
+                let rows = unanimo_table::Table::scan(&*memory, &[], None, usize::MAX).unwrap();
+                let (promises, stretches) = store.lock().kept.sizes();
+                let files = Disk::list(&disk).unwrap();
+                most.0 = most.0.max(rows.len());
+                most.1 = most.1.max(files.len());
+                most.2 = most.2.max(promises);
+                most.3 = most.3.max(stretches);
+            }
+        }
+        // A branch takes about 300 bytes here, so a window is a dozen of these files; four are there in any case.
+        let window = WINDOW as usize;
+        assert!(
+            most.0 <= window + 2 && most.1 <= 24 && most.2 == 0 && most.3 <= 13,
+            "rows, files, promises, stretches: {most:?}"
+        );
+        assert!(most.0 >= window && most.1 >= 8, "nothing was kept: {most:?}");
     }
 }

@@ -99,6 +99,8 @@ impl World {
         options.redo_bytes = 1024;
         // Tests that want inquiries ask for them.
         options.inquiry_after = Duration::from_secs(3600);
+        // The same with forgetting.
+        options.forget_pause = Duration::from_secs(3600);
         options.shutdown_patience = Duration::from_millis(200);
         options
     }
