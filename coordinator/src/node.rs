@@ -93,7 +93,10 @@ pub enum RunError {
     Forming(#[from] FormingError),
     /// A write or a forced write failed. Nothing is retried: the process stops, and comes back from what is on
     /// disk (R10).
-    #[error("the storage of this node failed, so it stops: {0}")]
+    #[error(
+        "the storage of this node failed, so it stops: {0}. See to the disk and the room on it, then start the node \
+         again: it goes on from what is on disk"
+    )]
     StorageFailed(String),
     /// The server ended by itself.
     #[error("the server stopped: {0}")]

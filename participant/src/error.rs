@@ -143,7 +143,11 @@ impl fmt::Display for StopReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Shutdown => f.write_str("it was shut down"),
-            Self::StorageFailed { source } => write!(f, "its storage failed: {source}"),
+            Self::StorageFailed { source } => write!(
+                f,
+                "its storage failed: {source}. See to the disk and the room on it, then start it again: it goes on \
+                 from what is on disk"
+            ),
             Self::ResourceManagerFailed { source } => write!(f, "its resource manager failed: {source}"),
             Self::Broken => f.write_str("an assertion of its own failed"),
             Self::Outdated { message } => {

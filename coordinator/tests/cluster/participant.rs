@@ -107,6 +107,10 @@ impl TestParticipant {
         &self.name
     }
 
+    pub(crate) fn address(&self) -> &str {
+        &self.address
+    }
+
     pub(crate) fn change(&self, change: impl FnOnce(&mut Behaviour)) {
         self.behaviour.send_modify(change);
     }
