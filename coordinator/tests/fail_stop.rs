@@ -243,11 +243,14 @@ async fn nothing_is_told_after_a_failed(call: &str, says: &[&str]) {
     nodes.assert_said(0, status, says);
     // A call that failed is not tried again: the system may report success for bytes that it has dropped.
     let mut failed = failing.failed_files();
-    assert!(failed.iter().any(|file| file.contains("/log/")), "{failed:?}");
+    failed.retain(|file| file.contains("/log/"));
     let calls = failed.len();
     failed.sort_unstable();
     failed.dedup();
-    assert_eq!(failed.len(), calls, "a call was repeated: {failed:?}");
+    assert!(
+        calls > 0 && failed.len() == calls,
+        "a call was repeated: {failed:?}"
+    );
     // The fault is gone, and so is nothing that was told.
     nodes.start_node(0);
     for transaction in told {

@@ -68,6 +68,11 @@ impl Child {
         Ok(())
     }
 
+    /// Its number in the system, if it was started.
+    pub(crate) fn id(&self) -> Option<u32> {
+        self.process.as_ref().map(Process::id)
+    }
+
     /// How it ended, if it was started and ended by itself.
     pub(crate) fn ended(&mut self) -> io::Result<Option<ExitStatus>> {
         self.process.as_mut().map_or(Ok(None), Process::try_wait)

@@ -163,6 +163,11 @@ impl Cluster {
         &self.addresses
     }
 
+    /// The number of this process in the system, unless it was killed and not started again.
+    pub fn process(&self, role: Role) -> Option<u32> {
+        self.children.get(&role).and_then(Child::id)
+    }
+
     /// Ends a process without warning, as `kill -9` does. It is gone when this returns.
     pub fn kill(&mut self, role: Role) -> Result<(), ClusterError> {
         self.child(role)

@@ -1,7 +1,7 @@
 //! Branches in doubt ask until they are told (R5).
 
 use std::collections::BTreeMap;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::support::{Call, World, eventually, transaction};
 
@@ -70,6 +70,32 @@ async fn a_thousand_branches_in_doubt_ask_in_a_handful_of_calls() {
     for n in 1..=1000 {
         assert_eq!(world.recorder.applied(transaction(n)), 1);
     }
+}
+
+#[tokio::test]
+async fn an_outage_costs_one_call_at_a_time_however_many_branches_are_in_doubt() {
+    const FAILURES: u32 = 20;
+    let world = World::new();
+    let (participant, peer) = world.start().await;
+    for n in 1..=1000 {
+        peer.yes(transaction(n)).await;
+        world.coordinator.commit(transaction(n));
+    }
+    participant.shutdown().await;
+    world.crash(0);
+    world.coordinator.fail_inquiries(FAILURES);
+    let started = Instant::now();
+    let (participant, _peer) = world.start().await;
+    eventually("all are committed", || participant.statistics().committed == 1000).await;
+    // While nobody can answer, the first batch stands for all. The four that bring the answers come after.
+    let calls = world.coordinator.inquiries().len();
+    assert!(calls <= FAILURES as usize + 8, "{calls} calls");
+    // Each pause is twice the one before, up to a quarter of a second: the client's, and then ours between its calls.
+    assert!(
+        started.elapsed() >= Duration::from_millis(1500),
+        "{FAILURES} calls failed within {:?}",
+        started.elapsed()
+    );
 }
 
 #[tokio::test]
