@@ -1,6 +1,7 @@
 //! The configuration of one coordinator node.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -20,6 +21,8 @@ pub struct Config {
     pub node: NodeId,
     /// Where this node listens, as `address:port`.
     pub listen: String,
+    /// Where this node serves its metrics to Prometheus; nowhere unless it is given. Whoever reaches it can read them.
+    pub metrics_address: Option<SocketAddr>,
     /// The folder that holds everything this node remembers.
     pub data: PathBuf,
     /// Every node that forms the cluster, this one included, with the address that the others reach it at.
@@ -179,6 +182,7 @@ struct File {
     cluster: String,
     node: u64,
     listen: String,
+    metrics_address: Option<SocketAddr>,
     data: PathBuf,
     #[serde(default)]
     join: bool,
@@ -266,6 +270,7 @@ impl Config {
             cluster,
             node: NodeId(parsed.node),
             listen: parsed.listen,
+            metrics_address: parsed.metrics_address,
             data: parsed.data,
             peers,
             join: parsed.join,
@@ -481,6 +486,14 @@ mod tests {
                 "host:port",
             ),
             (with("listen =", "lisen ="), "lisen", "expected one of"),
+            (
+                with(
+                    "# metrics_address = \"127.0.0.1:9101\"",
+                    "metrics_address = \"9101\"",
+                ),
+                "metrics_address",
+                "invalid socket address",
+            ),
             (
                 with("node = 3", "node = 2"),
                 "key peers",

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use unanimo_coordinator::{Config, Operator, run, until_terminated};
+use unanimo_coordinator::{Config, Operator, export_metrics, run, until_terminated};
 
 /// All of these services, or none of them: the coordinator of distributed transactions.
 #[derive(Parser)]
@@ -86,7 +86,13 @@ async fn main() -> ExitCode {
 
 async fn carry_out(command: Command) -> Result<(), Box<dyn std::error::Error>> {
     match command {
-        Command::Serve { config } => run(Config::load(&config)?, until_terminated()?).await?,
+        Command::Serve { config } => {
+            let config = Config::load(&config)?;
+            if let Some(address) = config.metrics_address {
+                export_metrics(address)?;
+            }
+            run(config, until_terminated()?).await?;
+        }
         Command::Status { node } => print!("{}", Operator::of(&node)?.status().await?),
         Command::TransferLeader { node, to } => Operator::of(&node)?.transfer_leader(to).await?,
         Command::AddNode { node, id, address } => Operator::of(&node)?.add_node(id, address).await?,

@@ -8,6 +8,7 @@ use std::time::Duration;
 use thiserror::Error;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 use tonic::transport::server::TcpIncoming;
 use unanimo_journal::{Disk, Options as JournalOptions, RealDisk};
 use unanimo_proto::internal::raft_server::RaftServer;
@@ -19,8 +20,9 @@ use unanimo_table::{SledOptions, SledTable, Table, TableError};
 use crate::config::Config;
 use crate::driver::Driver;
 use crate::forming::{Forming, FormingError};
+use crate::observer::observe;
 use crate::raft::{Background, RaftService, Replica, ReplicaOptions, ReplicaParts, StartError};
-use crate::service::{AdminService, Admission, CoordinatorService, Forwarder};
+use crate::service::{AdminService, Admission, CoordinatorService, Counted, Forwarder};
 
 /// How long a node that stops waits for the transactions that are voting.
 const DRAIN: Duration = Duration::from_secs(5);
@@ -182,6 +184,7 @@ where
     let (replica, raft) = Replica::start(replica_options(&config), replica_parts(&config, &parts)).await?;
     // The replica notes in the table how far it has applied, and the log or the snapshot has the rest.
     std::mem::replace(&mut parts.rebuilt, Box::new(|| Ok(())))()?;
+    crate::metrics::describe();
     let driver = Driver::start(
         config.cluster.clone(),
         (config.limits, config.retention),
@@ -191,6 +194,11 @@ where
         // A leader that no majority has confirmed for two elections' time takes no more transactions.
         Duration::from_millis(config.raft.election_max_ms * 2),
     );
+    let observing = AbortOnDropHandle::new(tokio::spawn(observe(
+        replica.clone(),
+        driver.clone(),
+        parts.clock.clone(),
+    )));
     // Whoever was part of the cluster before goes on; a new node first finds out whether it really is new.
     let admitted = Arc::new(AtomicBool::new(replica.is_formed()));
     let stop = CancellationToken::new();
@@ -215,6 +223,7 @@ where
         hand_over(&replica, &driver).await;
     }
     stop.cancel();
+    drop(observing);
     driver.stop(DRAIN).await;
     replica.shutdown().await;
     // Connections that stay open do not keep the process alive.
@@ -332,7 +341,7 @@ async fn services(
         .max_encoding_message_size(MAX_MESSAGE_BYTES);
     let (health, health_service) = tonic_health::server::health_reporter();
     health
-        .set_serving::<CoordinatorServer<CoordinatorService>>()
+        .set_serving::<CoordinatorServer<Counted<CoordinatorService>>>()
         .await;
     let reflection = tonic_reflection::server::Builder::configure()
         .register_encoded_file_descriptor_set(unanimo_proto::FILE_DESCRIPTOR_SET)
@@ -341,7 +350,7 @@ async fn services(
     let mut routes = tonic::service::Routes::builder();
     routes
         .add_service(
-            CoordinatorServer::new(coordinator)
+            CoordinatorServer::new(Counted(coordinator))
                 .max_decoding_message_size(MAX_MESSAGE_BYTES)
                 .max_encoding_message_size(MAX_MESSAGE_BYTES),
         )

@@ -303,7 +303,8 @@ impl Branches {
             (None, Some(since)) => self.doubts.arrived(transaction, since),
             (Some(since), None) => {
                 self.doubts.resolved(transaction);
-                self.counters.was_in_doubt(now.since(since));
+                let committed = matches!(entry.branch.phase(), BranchPhase::Committing(_));
+                self.counters.was_in_doubt(now.since(since), committed);
             }
             (Some(_), Some(_)) | (None, None) => {}
         }

@@ -210,12 +210,16 @@ impl Enlistment {
         let remaining = context.remaining.saturating_sub(arrived.elapsed());
         if remaining.is_zero() {
             let transaction = context.transaction;
-            return Err(JoinError::BadContext(BadContext::Expired { transaction }));
+            let expired = Err(JoinError::BadContext(BadContext::Expired { transaction }));
+            participant.count_join(&expired);
+            return expired;
         }
         {
             let mut progress = self.lock();
             if progress.closed {
-                return Err(JoinError::TooLate);
+                let late = Err(JoinError::TooLate);
+                participant.count_join(&late);
+                return late;
             }
             progress.under_way += 1;
         }

@@ -86,6 +86,12 @@
 //!   cluster has confirmed that nothing of the earlier ones is missing.
 //! - **Everything is bounded** (R14): see [`ParticipantOptions`].
 //!
+//! # What is counted
+//!
+//! A service that installs a recorder of the [`metrics`](https://docs.rs/metrics) crate before it starts the participant gets
+//! times in doubt, votes, refusals and more; `docs/operations.md` lists them. [`Participant::statistics`] has the
+//! most important ones without it.
+//!
 //! # How it works
 //!
 //! The state machine of a branch is [`unanimo_core::Branch`]; this crate gives it inputs and carries out its effects
@@ -108,12 +114,15 @@ mod branch_table;
 mod branches;
 mod doubts;
 mod effects;
+mod endpoint;
 mod entry;
 mod error;
 mod gate;
 mod inquiry;
 mod join;
 mod kept;
+mod metrics;
+mod observer;
 mod options;
 mod participant;
 mod pause;
@@ -127,12 +136,12 @@ mod statistics;
 mod store;
 
 pub use bytes::Bytes;
+pub use endpoint::Endpoint;
 pub use error::{ServeError, StartError, StopReason};
 pub use join::{Enlistment, JoinError, JoinLayer, JoinService};
 pub use options::{ParticipantOptions, Parts, Writing};
 pub use participant::Participant;
 pub use resource::{Preparation, ResourceError, ResourceManager};
-pub use service::Endpoint;
 pub use statistics::{InDoubtTimes, Statistics};
 pub use unanimo_core::{ClusterId, ParticipantId, TransactionId};
 pub use unanimo_proto::{BadContext, Context};

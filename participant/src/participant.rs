@@ -20,11 +20,13 @@ use crate::entry::Asker;
 use crate::error::Refusal;
 use crate::gate::Gate;
 use crate::inquiry::Inquirer;
+use crate::observer::observe;
 use crate::pause::Jitter;
 use crate::registration::Registrar;
 use crate::replay::Promise;
 use crate::resource::AnyResourceManager;
 use crate::resource_calls::ResourceCalls;
+use crate::service::Answering;
 use crate::statistics::Counters;
 use crate::store::{Store, Writers};
 use crate::{
@@ -181,7 +183,7 @@ impl Participant {
             position: replayed.reach,
         };
         let manager: Arc<dyn AnyResourceManager> = Arc::new(manager);
-        let counters = Arc::new(Counters::new());
+        let counters = Arc::new(Counters::new(&options.name));
         let jitter = Arc::new(Jitter::new(parts.seed));
         let doubts = Arc::new(Doubts::new(options.inquiry_after));
         let tasks = TaskTracker::new();
@@ -218,6 +220,13 @@ impl Participant {
             Arc::clone(&gate),
             generation,
             parts.writing,
+        ));
+        tokio::spawn(observe(
+            counters.metrics.gauges(),
+            Arc::downgrade(&branches),
+            Arc::clone(&doubts),
+            Arc::clone(&gate),
+            Arc::clone(&parts.clock),
         ));
         Ok(Self {
             inner: Arc::new(Inner {
@@ -306,11 +315,15 @@ impl Participant {
     /// The gRPC service, with the message limits of Unanimo, for a server that serves other things as well. A
     /// service that serves nothing else uses [`serve`](Self::serve).
     pub fn service(&self) -> ParticipantServer<Endpoint> {
-        ParticipantServer::new(Endpoint {
+        let answering = Answering {
             options: Arc::clone(&self.inner.options),
             branches: Arc::clone(&self.inner.branches),
             gate: Arc::clone(&self.inner.gate),
             clock: Arc::clone(&self.inner.clock),
+        };
+        ParticipantServer::new(Endpoint {
+            answering,
+            metrics: self.inner.counters.metrics.clone(),
         })
         .max_decoding_message_size(MAX_MESSAGE_BYTES)
         .max_encoding_message_size(MAX_MESSAGE_BYTES)
@@ -323,6 +336,20 @@ impl Participant {
     ///
     /// [`JoinError`] says what became of the operation.
     pub async fn join(&self, context: &Context, operation: Bytes) -> Result<(), JoinError> {
+        let joined = self.try_join(context, operation).await;
+        self.count_join(&joined);
+        joined
+    }
+
+    /// Counts an operation by what became of it.
+    pub(crate) fn count_join(&self, joined: &Result<(), JoinError>) {
+        self.inner.counters.metrics.joined(joined);
+        if let Err(JoinError::BadContext(error)) = joined {
+            self.count_bad_context(error);
+        }
+    }
+
+    async fn try_join(&self, context: &Context, operation: Bytes) -> Result<(), JoinError> {
         let inner = &self.inner;
         if let Err(refused) = inner.gate.admit() {
             return Err(JoinError::NotStarted(refused.into()));
@@ -372,11 +399,15 @@ impl Participant {
     pub(crate) fn read_context(&self, text: Result<&str, BadContext>) -> Result<Context, BadContext> {
         let context = text.and_then(|text| Context::from_wire(text, &self.inner.options.cluster));
         if let Err(error) = &context {
-            self.inner.counters.bad_contexts.increment();
-            metrics::counter!("unanimo_participant_bad_contexts_total").increment(1);
-            tracing::warn!(participant = %self.inner.options.name, %error, "a call was refused");
+            self.count_bad_context(error);
         }
         context
+    }
+
+    fn count_bad_context(&self, error: &BadContext) {
+        self.inner.counters.bad_contexts.increment();
+        self.inner.counters.metrics.bad_context(error);
+        tracing::warn!(participant = %self.inner.options.name, %error, "a call was refused");
     }
 
     /// What the reply to a call says about its branch.

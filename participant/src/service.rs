@@ -14,10 +14,10 @@ use crate::entry::Asker;
 use crate::error::Refusal;
 use crate::gate::Gate;
 
-/// The gRPC service of a participant: each method parses, gives the branch its input, and waits for what comes of
+/// What the [`Endpoint`](crate::Endpoint) says: each method parses, gives the branch its input, and waits for what comes of
 /// it. A caller that goes away stops nothing.
 #[derive(Clone)]
-pub struct Endpoint {
+pub(crate) struct Answering {
     pub(crate) options: Arc<ParticipantOptions>,
     pub(crate) branches: Arc<Branches>,
     pub(crate) gate: Arc<Gate>,
@@ -25,7 +25,7 @@ pub struct Endpoint {
 }
 
 #[tonic::async_trait]
-impl participant_server::Participant for Endpoint {
+impl participant_server::Participant for Answering {
     async fn prepare(
         &self,
         request: Request<v1::PrepareRequest>,
@@ -80,7 +80,7 @@ impl participant_server::Participant for Endpoint {
     }
 }
 
-impl Endpoint {
+impl Answering {
     /// Refuses what is meant for somebody else before anything else is looked at (R11).
     fn check(&self, cluster: &str, participant: &str) -> Result<(), Status> {
         check_cluster(&self.options.cluster, cluster)?;

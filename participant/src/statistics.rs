@@ -3,6 +3,9 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use hdrhistogram::Histogram;
+use unanimo_core::ParticipantId;
+
+use crate::metrics::Metrics;
 
 /// The longest time in doubt that is told apart from longer ones: a day.
 const LONGEST_MS: u64 = 24 * 60 * 60 * 1000;
@@ -106,26 +109,45 @@ impl InDoubtTimes {
     }
 }
 
-/// Counts one thing.
-#[derive(Default)]
-pub(crate) struct Counter(AtomicU64);
+/// Counts one thing, for [`Statistics`] and for whoever collects metrics.
+pub(crate) struct Counter {
+    count: AtomicU64,
+    exported: metrics::Counter,
+}
+
+impl Default for Counter {
+    /// One that only [`Statistics`] shows.
+    fn default() -> Self {
+        Self::exported(metrics::Counter::noop())
+    }
+}
 
 impl Counter {
+    fn exported(exported: metrics::Counter) -> Self {
+        exported.absolute(0);
+        Self {
+            count: AtomicU64::new(0),
+            exported,
+        }
+    }
+
     pub(crate) fn increment(&self) {
         self.add(1);
     }
 
     pub(crate) fn add(&self, count: u64) {
-        self.0.fetch_add(count, Ordering::Relaxed);
+        self.count.fetch_add(count, Ordering::Relaxed);
+        self.exported.increment(count);
     }
 
     pub(crate) fn get(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
+        self.count.load(Ordering::Relaxed)
     }
 }
 
 /// The counters behind [`Statistics`].
 pub(crate) struct Counters {
+    pub(crate) metrics: Metrics,
     pub(crate) recovered_in_doubt: Counter,
     pub(crate) voted_yes: Counter,
     pub(crate) voted_read_only: Counter,
@@ -144,34 +166,47 @@ pub(crate) struct Counters {
     pub(crate) overloads: Counter,
     pub(crate) resource_manager_errors: Counter,
     in_doubt_times: Mutex<InDoubtTimes>,
+    committed_after: metrics::Histogram,
+    aborted_after: metrics::Histogram,
 }
 
 impl Counters {
-    pub(crate) fn new() -> Self {
+    pub(crate) fn new(participant: &ParticipantId) -> Self {
+        let metrics = Metrics::new(participant);
+        let exported = Counter::exported;
         Self {
-            recovered_in_doubt: Counter::default(),
-            voted_yes: Counter::default(),
-            voted_read_only: Counter::default(),
-            voted_no: Counter::default(),
-            committed: Counter::default(),
-            aborted: Counter::default(),
-            inquiries: Counter::default(),
-            inquiry_calls: Counter::default(),
+            recovered_in_doubt: exported(metrics.recovered_in_doubt()),
+            voted_yes: exported(metrics.votes("yes")),
+            voted_read_only: exported(metrics.votes("read_only")),
+            voted_no: exported(metrics.votes("no")),
+            committed: exported(metrics.branches("committed")),
+            aborted: exported(metrics.branches("aborted")),
+            inquiries: exported(metrics.inquiries()),
+            inquiry_calls: exported(metrics.inquiry_calls()),
             joined: Counter::default(),
             joins_refused: Counter::default(),
-            joins_expired: Counter::default(),
+            joins_expired: exported(metrics.joins_expired()),
             bad_contexts: Counter::default(),
-            duplicates: Counter::default(),
-            violations: Counter::default(),
+            duplicates: exported(metrics.duplicates()),
+            violations: exported(metrics.violations()),
             expired: Counter::default(),
             overloads: Counter::default(),
-            resource_manager_errors: Counter::default(),
+            resource_manager_errors: exported(metrics.resource_manager_errors()),
             in_doubt_times: Mutex::new(InDoubtTimes::new()),
+            committed_after: metrics.in_doubt_time("commit"),
+            aborted_after: metrics.in_doubt_time("abort"),
+            metrics,
         }
     }
 
-    /// A branch was in doubt for so long.
-    pub(crate) fn was_in_doubt(&self, time: Duration) {
+    /// A branch was in doubt for so long, until it was to commit or to abort.
+    pub(crate) fn was_in_doubt(&self, time: Duration, committed: bool) {
+        let after = if committed {
+            &self.committed_after
+        } else {
+            &self.aborted_after
+        };
+        after.record(time);
         self.in_doubt_times
             .lock()
             .unwrap_or_else(PoisonError::into_inner)

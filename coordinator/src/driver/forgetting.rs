@@ -184,7 +184,9 @@ async fn forget_what_is_closed(shared: &Shared) -> Result<(), DriverError> {
         };
         after = Some(last);
         if !transactions.is_empty() {
+            let count = transactions.len();
             shared.propose(Command::Forget { transactions }).await?;
+            crate::metrics::forgotten(count);
         }
     }
 }

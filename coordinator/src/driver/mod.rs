@@ -383,7 +383,10 @@ impl Driver {
         let begin = |deadline| Transaction::adopted(transaction, request_hash, members, deadline);
         // Overload is no harm: the participant asks again.
         match self.shared.start_run(&new, term, begin) {
-            Ok(Started::New(_)) => tracing::info!(tx = %transaction, "taking over an undecided transaction"),
+            Ok(Started::New(_)) => {
+                crate::metrics::adopted();
+                tracing::info!(tx = %transaction, "taking over an undecided transaction");
+            }
             Ok(Started::Joined { .. }) => {}
             Err(error) => tracing::debug!(tx = %transaction, %error, "not taken over now"),
         }
@@ -634,8 +637,14 @@ impl Shared {
 
     /// Records a decision, and returns what came of it: the one that stands (R1), or who has to vote again (R11).
     async fn decide(&self, proposal: Proposal) -> Result<Decided, DriverError> {
+        let (ours, decided_at) = (proposal.decision.clone(), proposal.decided_at);
         match self.propose(Command::Decide(proposal)).await? {
-            Applied::Decided(record) => Ok(Decided::Record(record)),
+            Applied::Decided(record) => {
+                if (&record.decision, record.decided_at) == (&ours, decided_at) {
+                    crate::metrics::decided(&ours);
+                }
+                Ok(Decided::Record(record))
+            }
             Applied::Superseded { participants } => Ok(Decided::Superseded(participants)),
             Applied::Expired { watermark } => Ok(Decided::Expired { watermark }),
             other => unreachable!("a decision was proposed, the table applied {other:?}"),

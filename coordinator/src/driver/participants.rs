@@ -11,8 +11,9 @@ use unanimo_core::table::Horizon;
 use unanimo_core::{ClusterId, Decision, ParticipantId, RequestHash, TransactionId, Vote};
 use unanimo_proto::transport::{Connector, MAX_MESSAGE_BYTES};
 use unanimo_proto::v1::{self, participant_client::ParticipantClient};
-use unanimo_proto::{ErrorReason, PrepareMessage, PrepareVote, reason_of, retry_after};
+use unanimo_proto::{ErrorReason, MalformedMessage, PrepareMessage, PrepareVote, reason_of, retry_after};
 
+use crate::metrics::{self, Mistrust, Reply};
 use crate::raft::Replica;
 
 /// How long one call may take before it is made again. A resource manager that is slower than this still has its
@@ -79,7 +80,10 @@ impl Participants {
             .into_inner();
         let vote = PrepareVote::from_wire(reply, &self.cluster, &message.participant, message.transaction)
             // What it meant is not known, so it is asked again.
-            .map_err(|error| Status::internal(format!("the vote makes no sense: {error}")))?;
+            .map_err(|error| {
+                metrics::mistrusted(Reply::Vote, mistrust(&error), 1);
+                Status::internal(format!("the vote makes no sense: {error}"))
+            })?;
         self.check_witness(message, &vote)?;
         Ok(match vote.vote {
             Vote::No { reason } => PrepareVote {
@@ -101,6 +105,7 @@ impl Participants {
             .map_err(storage_failed)?;
         match (vote.witness, known) {
             (Some(witness), Some(known)) if witness.generation != known.witness.generation => {
+                metrics::mistrusted(Reply::Vote, Mistrust::OtherGeneration, 1);
                 Err(Status::unavailable(format!(
                     "{} answered as {}, it is registered as {}",
                     message.participant, witness.generation, known.witness.generation
@@ -162,6 +167,7 @@ impl Participants {
         if told == expected {
             Ok(())
         } else {
+            metrics::mistrusted(Reply::Acknowledgement, Mistrust::WrongSender, 1);
             Err(Status::internal(format!(
                 "the acknowledgement is of {told:?}, expected was {expected:?}"
             )))
@@ -240,6 +246,13 @@ fn with_deadline<M>(message: M) -> Request<M> {
 
 fn storage_failed(error: impl std::fmt::Display) -> Status {
     unanimo_proto::refusal(ErrorReason::StorageFailed, error.to_string())
+}
+
+fn mistrust(error: &MalformedMessage) -> Mistrust {
+    match error {
+        MalformedMessage::WrongReply { .. } => Mistrust::WrongSender,
+        _ => Mistrust::Malformed,
+    }
 }
 
 /// Whether the participant will never vote Yes on this message. A wrong target may be an address that moved.

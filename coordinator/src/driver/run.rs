@@ -18,6 +18,7 @@ use unanimo_proto::{ErrorReason, PrepareMessage};
 
 use super::participants::Participants;
 use super::{Answer, Decided, NewRun, Running, Shared};
+use crate::metrics::{self, Alarm, Mistrust, Reply};
 
 /// Inputs from outside that may wait for a run. Only initiators that ask for an abort use it.
 const INBOX: usize = 4;
@@ -42,6 +43,7 @@ pub(super) struct Run {
     shared: Arc<Shared>,
     transaction: Transaction,
     term: u64,
+    started: Instant,
     deadline: Instant,
     answer: watch::Sender<Option<Answer>>,
     inbox: mpsc::Receiver<TransactionInput>,
@@ -99,12 +101,14 @@ impl Run {
         };
         let (answer, told) = watch::channel(told);
         let (sender, inbox) = mpsc::channel(INBOX);
-        let deadline = Instant::now() + voting_timeout;
+        let started = Instant::now();
+        let deadline = started + voting_timeout;
         let calls = FuturesUnordered::new();
         let run = Self {
             shared,
             transaction,
             term,
+            started,
             deadline,
             answer,
             inbox,
@@ -209,6 +213,7 @@ impl Run {
                             }
                             Ok(Decided::Expired { watermark }) => Event::Expired { watermark },
                             Ok(Decided::Superseded(participants)) => {
+                                metrics::mistrusted(Reply::Vote, Mistrust::Superseded, participants.len());
                                 tracing::info!(%tx, ?participants, "came up again since they voted, and are asked again");
                                 Event::Input(TransactionInput::PromisesSuperseded { participants })
                             }
@@ -233,6 +238,7 @@ impl Run {
                 }
                 TransactionEffect::Ignored(why) => tracing::trace!(%tx, ?why, "ignored"),
                 TransactionEffect::Alarm(violation) => {
+                    metrics::alarm(Alarm::DecisionChanged);
                     tracing::error!(%tx, %violation, "a rule of the protocol was broken; nothing was changed");
                 }
             }
@@ -274,6 +280,9 @@ impl Run {
     }
 
     fn tell(&mut self, answer: Answer) {
+        if let (Answer::Decided(decision), Some(_)) = (&answer, self.voting) {
+            metrics::took(decision, self.started.elapsed());
+        }
         // The first answer is the answer; later ones can only repeat it.
         self.answer.send_if_modified(|told| {
             let first = told.is_none();
@@ -328,6 +337,7 @@ impl Delivery {
                 return Event::Input(TransactionInput::Acknowledged { participant });
             };
             if unanimo_proto::reason_of(&error) == Some(ErrorReason::Violation) {
+                metrics::alarm(Alarm::DecisionRefused);
                 tracing::error!(%tx, %participant, %decision, %error, "a participant refuses the decision");
             } else {
                 tracing::debug!(%tx, %participant, %error, "the decision is delivered again");

@@ -14,7 +14,7 @@ use crate::raft::{NodeId, Replica};
 
 /// Marks a call that was passed on once. It is not passed on again, so that two nodes that each take the other
 /// for the leader do not play ball with it.
-const FORWARDED: &str = "unanimo-forwarded";
+pub(super) const FORWARDED: &str = "unanimo-forwarded";
 /// The deadline that the caller set, in gRPC's own words; it holds for the whole way.
 const DEADLINE: &str = "grpc-timeout";
 

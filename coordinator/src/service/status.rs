@@ -40,7 +40,6 @@ impl From<DriverError> for Status {
 
 impl From<Crowded> for Status {
     fn from(crowded: Crowded) -> Self {
-        metrics::counter!("unanimo_coordinator_begins_refused_total").increment(1);
         let message = format!(
             "more than {} interactive transactions begin in a second, the limit of this node; nothing was started",
             crowded.per_second

@@ -33,7 +33,7 @@ async fn bring(request: Request<&'static str>) -> Result<Response<String>, Infal
     Ok(Response::new("done".to_owned()))
 }
 
-fn service(
+pub(crate) fn service(
     participant: &Participant,
 ) -> impl Service<
     Request<&'static str>,
@@ -62,7 +62,7 @@ async fn begin(world: &World) -> InteractiveTransaction {
     client.begin(PATIENCE).await.unwrap()
 }
 
-fn refused(response: &Response<String>) -> Option<ErrorReason> {
+pub(crate) fn refused(response: &Response<String>) -> Option<ErrorReason> {
     reason(&Status::from_header_map(response.headers())?)
 }
 

@@ -7,6 +7,7 @@ mod inquiry;
 mod interactive;
 mod join;
 mod messages;
+mod metrics;
 mod recovery;
 mod serving;
 mod support;

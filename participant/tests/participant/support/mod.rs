@@ -2,9 +2,11 @@
 //! a participant on simulated disks.
 
 mod coordinator;
+mod counted;
 mod recorder;
 mod world;
 
 pub(crate) use coordinator::FakeCoordinator;
+pub(crate) use counted::{Counted, once};
 pub(crate) use recorder::{Call, Recorder};
 pub(crate) use world::{Peer, World, eventually, reason, transaction};
