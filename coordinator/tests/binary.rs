@@ -5,6 +5,8 @@
 
 mod cluster;
 
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -295,5 +297,68 @@ fn what_is_wrong_is_said_and_the_exit_code_tells() {
         for word in says {
             assert!(error.contains(word), "{arguments:?}: {error}");
         }
+    }
+}
+
+/// What a process serves under `/metrics`, if it does.
+fn scraped(address: &str) -> Option<String> {
+    let mut stream = TcpStream::connect(address).ok()?;
+    let request = format!("GET /metrics HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).ok()?;
+    let mut reply = String::new();
+    stream.read_to_string(&mut reply).ok()?;
+    reply.starts_with("HTTP/1.1 200").then_some(reply)
+}
+
+#[test]
+fn a_node_serves_every_metric_that_operators_read_of_and_names_a_port_that_is_taken() {
+    let folder = TempDir::new().unwrap();
+    let (port, address) = (free_port(), format!("127.0.0.1:{}", free_port()));
+    let config = folder.path().join("node.toml");
+    let text = format!(
+        "cluster = \"demo\"\nnode = 1\nlisten = \"127.0.0.1:{port}\"\nmetrics_address = \"{address}\"\n\
+         data = \"{}\"\n[[peers]]\nnode = 1\naddress = \"127.0.0.1:{port}\"\n[raft]\nlog_segment_mib = 8\n",
+        folder.path().join("data").display()
+    );
+    std::fs::write(&config, text).unwrap();
+    let arguments = ["serve", "--config", config.to_str().unwrap()];
+    {
+        let _taken = std::net::TcpListener::bind(&address).unwrap();
+        let refused = unanimo(&arguments);
+        assert!(!refused.status.success());
+        let error = self::text(&refused.stderr);
+        assert!(
+            error.contains(&address) && error.contains("metrics_address"),
+            "{error}"
+        );
+    }
+    let node = Command::new(env!("CARGO_BIN_EXE_unanimo"))
+        .args(arguments)
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    // Ended with the test.
+    let _running = Processes {
+        folder,
+        ports: [port; 3],
+        nodes: vec![node],
+        election_ms: PATIENT_MS,
+    };
+    let mut page = String::new();
+    until("the node leads", || {
+        page = scraped(&address).unwrap_or_default();
+        page.contains("\nunanimo_coordinator_is_leader 1\n")
+    });
+    let operations = include_str!("../../docs/operations.md");
+    let named = operations.split('`').skip(1).step_by(2);
+    let named: Vec<&str> = named
+        .map(|text| text.split('{').next().unwrap_or_default())
+        .filter(|name| name.starts_with("unanimo_coordinator_"))
+        .collect();
+    assert!(named.len() > 10, "{named:?}");
+    for name in named {
+        let sample = |line: &str| line.starts_with(name) && !line.starts_with('#');
+        assert!(page.contains(&format!("# HELP {name} ")), "{name}: {page}");
+        assert!(page.lines().any(sample), "{name}: {page}");
     }
 }

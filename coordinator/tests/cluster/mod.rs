@@ -2,6 +2,7 @@
 
 #![allow(dead_code)]
 
+mod counted;
 mod participant;
 
 use std::path::{Path, PathBuf};
@@ -21,6 +22,8 @@ use unanimo_proto::transport::{Clock, SystemClock};
 use unanimo_proto::v1::{self, admin_client::AdminClient, coordinator_client::CoordinatorClient};
 use unanimo_proto::{ErrorReason, reason_of};
 
+#[allow(unused_imports, reason = "each test file uses what it needs")]
+pub(crate) use counted::{Counted, once};
 #[allow(unused_imports, reason = "each test file uses what it needs")]
 pub(crate) use participant::{Heard, TestParticipant};
 

@@ -39,6 +39,8 @@ pub(crate) struct Behaviour {
     pub(crate) acknowledges: bool,
     /// The life that it votes in.
     pub(crate) generation: u64,
+    /// Whose name its votes and acknowledgements carry instead of its own.
+    pub(crate) poses_as: Option<String>,
 }
 
 #[derive(Clone)]
@@ -65,6 +67,7 @@ impl TestParticipant {
             vote_again: Some(Vote::Yes),
             acknowledges: true,
             generation: 1,
+            poses_as: None,
         };
         let this = Self {
             name: super::participant(name),
@@ -131,6 +134,11 @@ impl TestParticipant {
         self.heard.lock().unwrap().push(message);
     }
 
+    /// The name in a reply.
+    fn sender(&self, asked: String) -> String {
+        self.behaviour.borrow().poses_as.clone().unwrap_or(asked)
+    }
+
     async fn acknowledge(&self) -> Result<(), Status> {
         if self.behaviour.borrow().acknowledges {
             Ok(())
@@ -175,7 +183,7 @@ impl Participant for TestParticipant {
         Ok(Response::new(v1::PrepareReply {
             cluster: message.cluster,
             transaction: message.transaction,
-            participant: message.participant,
+            participant: self.sender(message.participant),
             vote: Some(vote),
         }))
     }
@@ -189,7 +197,7 @@ impl Participant for TestParticipant {
         Ok(Response::new(v1::CommitReply {
             cluster: message.cluster,
             transaction: message.transaction,
-            participant: message.participant,
+            participant: self.sender(message.participant),
         }))
     }
 
@@ -202,7 +210,7 @@ impl Participant for TestParticipant {
         Ok(Response::new(v1::AbortReply {
             cluster: message.cluster,
             transaction: message.transaction,
-            participant: message.participant,
+            participant: self.sender(message.participant),
         }))
     }
 }
