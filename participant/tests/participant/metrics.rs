@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use http::Request;
 use tower::{Service as _, ServiceExt as _};
+use unanimo_core::Vote;
 use unanimo_participant::{Bytes, Context, JoinError, Participant};
 use unanimo_proto::transport::Clock as _;
 use unanimo_proto::{CONTEXT_KEY, ErrorReason};
@@ -37,6 +38,12 @@ async fn a_commit_of_what_was_never_prepared_is_refused_counted_and_changes_noth
     assert_eq!(world.recorder.holds(), [transaction(1)]);
     assert_eq!(world.recorder.applied(transaction(2)), 0);
     assert_eq!(participant.statistics().in_flight, 1);
+    // A commit of the application that names us although we never joined: a No, which aborts it.
+    let vote = peer.prepare_again(transaction(3)).await.unwrap().vote;
+    assert!(matches!(vote, Vote::No { .. }), "{vote}");
+    let expected = ["branches_total{outcome=aborted}", "votes_total{vote=no}"];
+    assert_eq!(counted.risen(), once(&expected));
+    assert_eq!(world.recorder.holds(), [transaction(1)]);
 }
 
 #[tokio::test]
