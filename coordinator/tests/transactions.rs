@@ -363,6 +363,7 @@ async fn until_decided(
             match inquire(cluster, place, asker, inquiry.clone()).await {
                 Answer::Undecided(_) => {}
                 decided @ (Answer::Committed(_) | Answer::Aborted(_)) => return Some(decided),
+                Answer::Refused(refused) => panic!("{refused:?}"),
             }
         }
         None

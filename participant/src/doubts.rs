@@ -7,6 +7,9 @@ use tokio::time::Instant;
 use unanimo_core::{Timestamp, TransactionId};
 use unanimo_proto::Inquiry;
 
+/// The first pause of a branch whose inquiry was refused, if it would have waited for less.
+const SHORTEST_REFUSED: Duration = Duration::from_millis(100);
+
 /// The branches in doubt, and when each is to be asked about.
 pub(crate) struct Doubts {
     /// A branch that is in doubt for so long asks.
@@ -27,6 +30,8 @@ struct Doubt {
     since: Timestamp,
     /// When to ask next.
     due: Instant,
+    /// How often in a row its inquiry was refused.
+    refusals: u32,
 }
 
 impl Doubts {
@@ -52,7 +57,12 @@ impl Doubts {
         let mut state = self.lock();
         // Who waits for the next one to be due need not hear of a later one.
         let is_first = state.doubts.is_empty();
-        state.doubts.insert(transaction, Doubt { since, due });
+        let doubt = Doubt {
+            since,
+            due,
+            refusals: 0,
+        };
+        state.doubts.insert(transaction, doubt);
         drop(state);
         if is_first {
             self.arrived.notify_one();
@@ -62,6 +72,27 @@ impl Doubts {
     /// The decision is known.
     pub(crate) fn resolved(&self, transaction: TransactionId) {
         self.lock().doubts.remove(&transaction);
+    }
+
+    /// Its inquiry was refused: it asks again after a pause that doubles each time, up to the longest. True if it was
+    /// not refused before.
+    pub(crate) fn refused(&self, transaction: TransactionId, longest: Duration) -> bool {
+        let mut state = self.lock();
+        let Some(doubt) = state.doubts.get_mut(&transaction) else {
+            return false;
+        };
+        let first = self.patience.max(SHORTEST_REFUSED);
+        let pause = first.saturating_mul(2_u32.saturating_pow(doubt.refusals));
+        doubt.due = Instant::now() + pause.min(longest);
+        doubt.refusals += 1;
+        doubt.refusals == 1
+    }
+
+    /// Somebody is at work on it.
+    pub(crate) fn taken_up(&self, transaction: TransactionId) {
+        if let Some(doubt) = self.lock().doubts.get_mut(&transaction) {
+            doubt.refusals = 0;
+        }
     }
 
     /// A branch asks.

@@ -3,8 +3,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 use unanimo_client::{CallError, Client};
-use unanimo_core::{BranchInput, Decision};
-use unanimo_proto::{Inquiry, InquiryAnswer};
+use unanimo_core::{BranchInput, Decision, TransactionId};
+use unanimo_proto::{ErrorReason, Inquiry, InquiryAnswer};
 
 use crate::ParticipantOptions;
 use crate::branches::Branches;
@@ -19,6 +19,10 @@ const FIRST_PAUSE: Duration = Duration::from_millis(50);
 
 /// How long one call may take. The client tries all nodes within it, and the next round asks again anyway.
 const PATIENCE: Duration = Duration::from_secs(1);
+
+/// The longest pause before a branch asks again whose inquiry was refused. Somebody has to act first, and should not
+/// wait for long then.
+const REFUSED_PAUSE_MAX: Duration = Duration::from_secs(30);
 
 /// Asks the coordinators about branches in doubt, many at a time, until each has its decision (R5). A timeout
 /// concludes nothing (R3).
@@ -106,7 +110,14 @@ impl Inquirer {
                 continue;
             };
             let input = match answer {
-                InquiryAnswer::Undecided => continue,
+                InquiryAnswer::Undecided => {
+                    self.doubts.taken_up(transaction);
+                    continue;
+                }
+                InquiryAnswer::Refused { reason, message } => {
+                    self.refused(transaction, reason, &message);
+                    continue;
+                }
                 InquiryAnswer::Decided(Decision::Commit) => BranchInput::Commit {
                     request_hash: question.request_hash,
                 },
@@ -116,5 +127,20 @@ impl Inquirer {
             self.branches.step(transaction, input, Asker::Nobody);
         }
         Ok(decided)
+    }
+
+    /// The branch keeps its promise and goes on asking (R3), less and less often; the others are not concerned.
+    fn refused(&self, transaction: TransactionId, reason: Option<ErrorReason>, message: &str) {
+        self.counters.inquiries_refused.increment();
+        let (tx, participant) = (transaction, &self.options.name);
+        // Said once for each branch.
+        if self
+            .doubts
+            .refused(transaction, self.jitter.of(REFUSED_PAUSE_MAX))
+        {
+            tracing::error!(%tx, %participant, ?reason, message, "the coordinators refuse to say what was decided; the branch stays in doubt, and somebody has to see why");
+        } else {
+            tracing::debug!(%tx, %participant, ?reason, message, "an inquiry is refused again");
+        }
     }
 }

@@ -21,6 +21,7 @@ const IN_FLIGHT: &str = "unanimo_participant_in_flight";
 const REGISTERED: &str = "unanimo_participant_registered";
 const INQUIRY_CALLS: &str = "unanimo_participant_inquiry_calls_total";
 const INQUIRIES: &str = "unanimo_participant_inquiries_total";
+const INQUIRIES_REFUSED: &str = "unanimo_participant_inquiries_refused_total";
 const VOTES: &str = "unanimo_participant_votes_total";
 const BRANCHES: &str = "unanimo_participant_branches_total";
 const JOINS: &str = "unanimo_participant_joins_total";
@@ -63,7 +64,7 @@ const fn level(name: &'static str, unit: Unit, meaning: &'static str) -> Metric 
     }
 }
 
-const ALL: [Metric; 17] = [
+const ALL: [Metric; 18] = [
     Metric {
         name: IN_DOUBT_TIME,
         kind: Kind::Histogram,
@@ -92,6 +93,10 @@ const ALL: [Metric; 17] = [
     ),
     count(INQUIRY_CALLS, "Calls that asked for decisions."),
     count(INQUIRIES, "Branches asked about, each time it was asked."),
+    count(
+        INQUIRIES_REFUSED,
+        "Questions about branches that the coordinators refused to answer.",
+    ),
     count(VOTES, "Votes by kind, without repeats."),
     count(BRANCHES, "Finished branches that held something, by outcome."),
     count(
@@ -199,6 +204,10 @@ impl Metrics {
 
     pub(crate) fn inquiries(&self) -> Counter {
         counter!(INQUIRIES, "participant" => self.name())
+    }
+
+    pub(crate) fn inquiries_refused(&self) -> Counter {
+        counter!(INQUIRIES_REFUSED, "participant" => self.name())
     }
 
     pub(crate) fn votes(&self, vote: &'static str) -> Counter {

@@ -443,6 +443,7 @@ impl Participant {
             aborted: counters.aborted.get(),
             inquiries: counters.inquiries.get(),
             inquiry_calls: counters.inquiry_calls.get(),
+            inquiries_refused: counters.inquiries_refused.get(),
             joined: counters.joined.get(),
             joins_refused: counters.joins_refused.get(),
             joins_expired: counters.joins_expired.get(),

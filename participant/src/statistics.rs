@@ -35,6 +35,8 @@ pub struct Statistics {
     pub inquiries: u64,
     /// Calls that carried them.
     pub inquiry_calls: u64,
+    /// Branches that the coordinators refused to answer for, each time. They stay in doubt; anything but zero is an alarm.
+    pub inquiries_refused: u64,
     /// Operations of interactive transactions that were done.
     pub joined: u64,
     /// Such operations that were not done: refused, or turned away because another one was under way.
@@ -156,6 +158,7 @@ pub(crate) struct Counters {
     pub(crate) aborted: Counter,
     pub(crate) inquiries: Counter,
     pub(crate) inquiry_calls: Counter,
+    pub(crate) inquiries_refused: Counter,
     pub(crate) joined: Counter,
     pub(crate) joins_refused: Counter,
     pub(crate) joins_expired: Counter,
@@ -183,6 +186,7 @@ impl Counters {
             aborted: exported(metrics.branches("aborted")),
             inquiries: exported(metrics.inquiries()),
             inquiry_calls: exported(metrics.inquiry_calls()),
+            inquiries_refused: exported(metrics.inquiries_refused()),
             joined: Counter::default(),
             joins_refused: Counter::default(),
             joins_expired: exported(metrics.joins_expired()),

@@ -10,7 +10,7 @@ use unanimo_core::{
 };
 
 use crate::v1;
-use crate::{ErrorReason, refusal};
+use crate::{ErrorReason, reason_of, refusal};
 
 /// A message that does not say what it has to. Definite: it had no effect.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
@@ -454,16 +454,35 @@ pub enum InquiryAnswer {
     Decided(Decision),
     /// Ask again later.
     Undecided,
+    /// This inquiry was refused and changed nothing. The branch stays in doubt (R3).
+    Refused {
+        /// Why; none if this version does not know the reason.
+        reason: Option<ErrorReason>,
+        /// Why, for people.
+        message: String,
+    },
 }
 
 impl InquiryAnswer {
-    /// The answer for the wire.
-    pub fn to_wire(self, transaction: TransactionId) -> v1::InquiryAnswer {
+    /// The refusal that a whole call would have been answered with.
+    pub fn refused(status: &Status) -> Self {
+        Self::Refused {
+            reason: reason_of(status),
+            message: status.message().to_owned(),
+        }
+    }
+
+    /// The answer for the wire, to a question about `transaction`, whatever was written there.
+    pub fn to_wire(self, transaction: impl ToString) -> v1::InquiryAnswer {
         use v1::inquiry_answer::Answer;
         let answer = match self {
             Self::Decided(Decision::Commit) => Answer::Committed(v1::Committed {}),
             Self::Decided(Decision::Abort(reason)) => Answer::Aborted(aborted_to_wire(reason)),
             Self::Undecided => Answer::Undecided(v1::Undecided {}),
+            Self::Refused { reason, message } => Answer::Refused(v1::InquiryRefused {
+                reason: reason.map_or_else(String::new, |reason| reason.as_str().to_owned()),
+                message,
+            }),
         };
         v1::InquiryAnswer {
             transaction: transaction.to_string(),
@@ -485,6 +504,10 @@ impl TryFrom<v1::InquiryAnswer> for (TransactionId, InquiryAnswer) {
             Answer::Committed(_) => InquiryAnswer::Decided(Decision::Commit),
             Answer::Aborted(aborted) => InquiryAnswer::Decided(Decision::Abort(reason_from_wire(aborted)?)),
             Answer::Undecided(_) => InquiryAnswer::Undecided,
+            Answer::Refused(refused) => InquiryAnswer::Refused {
+                reason: ErrorReason::parse(&refused.reason),
+                message: refused.message,
+            },
         };
         Ok((transaction, told))
     }

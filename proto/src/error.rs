@@ -92,6 +92,11 @@ impl ErrorReason {
         }
     }
 
+    /// The reason that travels as this text; none if this version does not know it.
+    pub fn parse(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|reason| reason.as_str() == text)
+    }
+
     const fn code(self) -> Code {
         match self {
             Self::Malformed | Self::BadContext => Code::InvalidArgument,
@@ -157,9 +162,7 @@ pub fn reason_of(status: &Status) -> Option<ErrorReason> {
     if info.domain != ERROR_DOMAIN {
         return None;
     }
-    ErrorReason::ALL
-        .into_iter()
-        .find(|reason| reason.as_str() == info.reason)
+    ErrorReason::parse(&info.reason)
 }
 
 /// When the refusing side suggests to try again.

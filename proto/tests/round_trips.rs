@@ -17,7 +17,9 @@ use unanimo_proto::storage::{
     decode_registration, encode_commands, encode_decision_record, encode_finished_branch,
     encode_participant_record, encode_registration,
 };
-use unanimo_proto::{Inquiry, InquiryAnswer, Outcome, PrepareMessage, PrepareVote, Registering, v1};
+use unanimo_proto::{
+    ErrorReason, Inquiry, InquiryAnswer, Outcome, PrepareMessage, PrepareVote, Registering, v1,
+};
 
 fn participant() -> impl Strategy<Value = ParticipantId> {
     "[a-z0-9][a-z0-9._-]{0,63}".prop_map(|name| ParticipantId::new(&name).unwrap())
@@ -209,7 +211,13 @@ proptest! {
     fn outcomes_and_answers_survive_the_wire(decision in decision(), transaction in transaction()) {
         let outcome = Outcome(decision.clone());
         prop_assert_eq!(Outcome::try_from(Some(v1::Outcome::from(outcome.clone()))).unwrap(), outcome);
-        for answer in [InquiryAnswer::Decided(decision), InquiryAnswer::Undecided] {
+        let refused = |reason| InquiryAnswer::Refused { reason, message: "ghost never registered".to_owned() };
+        for answer in [
+            InquiryAnswer::Decided(decision),
+            InquiryAnswer::Undecided,
+            refused(Some(ErrorReason::UnknownParticipant)),
+            refused(None),
+        ] {
             let read: (TransactionId, InquiryAnswer) = answer.clone().to_wire(transaction).try_into().unwrap();
             prop_assert_eq!(read, (transaction, answer));
         }

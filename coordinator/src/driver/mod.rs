@@ -335,36 +335,35 @@ impl Driver {
         Ok(closed.then_some(Decision::Abort(AbortReason::Presumed)))
     }
 
-    /// Answers branches in doubt. What nobody is running and has no record is taken over: asked again, and decided
-    /// in the table before anybody is told (R5, R6).
-    pub(crate) async fn inquire(&self, inquiries: Vec<Inquiry>) -> Result<Vec<InquiryAnswer>, DriverError> {
+    /// Answers branches in doubt, each for itself. What nobody is running and has no record is taken over: asked again,
+    /// and decided in the table before anybody is told (R5, R6).
+    pub(crate) async fn inquire(
+        &self,
+        inquiries: Vec<Inquiry>,
+    ) -> Result<Vec<Result<InquiryAnswer, DriverError>>, DriverError> {
         let term = self.shared.leading()?;
-        let unknown = |inquiry: &Inquiry| {
-            let running = self.shared.running().contains_key(&inquiry.transaction);
-            Ok::<_, DriverError>(!running && self.shared.record(inquiry.transaction)?.is_none())
-        };
         let mut barrier_needed = false;
-        for inquiry in &inquiries {
-            if unknown(inquiry)? {
-                barrier_needed = true;
-                // Nobody can have promised together with a member that never existed.
-                self.shared.check_registered(&inquiry.members)?;
-            }
+        for Inquiry { transaction, .. } in &inquiries {
+            barrier_needed |= !self.shared.runs(*transaction) && self.shared.record(*transaction)?.is_none();
         }
         if barrier_needed {
             // An old leader must not take over what a newer one has decided or is running.
             self.shared.barrier().await?;
         }
-        let mut answers = Vec::with_capacity(inquiries.len());
-        for inquiry in inquiries {
-            if let Some(decision) = self.known_decision(&inquiry)? {
-                answers.push(InquiryAnswer::Decided(decision));
-                continue;
-            }
-            self.adopt(inquiry, term);
-            answers.push(InquiryAnswer::Undecided);
+        let answer = |inquiry| self.answer_or_adopt(inquiry, term);
+        Ok(inquiries.into_iter().map(answer).collect())
+    }
+
+    fn answer_or_adopt(&self, inquiry: Inquiry, term: u64) -> Result<InquiryAnswer, DriverError> {
+        if let Some(decision) = self.known_decision(&inquiry)? {
+            return Ok(InquiryAnswer::Decided(decision));
         }
-        Ok(answers)
+        if !self.shared.runs(inquiry.transaction) {
+            // Nobody can have promised together with a member that never existed.
+            self.shared.check_registered(&inquiry.members)?;
+        }
+        self.adopt(inquiry, term);
+        Ok(InquiryAnswer::Undecided)
     }
 
     /// Takes over an undecided transaction, unless it is running here.
@@ -573,6 +572,10 @@ impl Shared {
     fn running(&self) -> MutexGuard<'_, BTreeMap<TransactionId, Running>> {
         // The map is consistent between any two statements, so a panic elsewhere does not spoil it.
         self.running.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn runs(&self, transaction: TransactionId) -> bool {
+        self.running().contains_key(&transaction)
     }
 
     /// The term in which this node leads and is ready.

@@ -46,20 +46,10 @@ impl CoordinatorService {
         Ok(members)
     }
 
-    /// Splits inquiries into those that this node can answer and the rest, with their places.
-    fn answer_locally(&self, inquiries: &[Inquiry]) -> Result<(Vec<InquiryAnswer>, Vec<usize>), DriverError> {
-        let mut answers = Vec::with_capacity(inquiries.len());
-        let mut open = Vec::new();
-        for (place, inquiry) in inquiries.iter().enumerate() {
-            match self.driver.known_decision(inquiry)? {
-                Some(decision) => answers.push(InquiryAnswer::Decided(decision)),
-                None => {
-                    answers.push(InquiryAnswer::Undecided);
-                    open.push(place);
-                }
-            }
-        }
-        Ok((answers, open))
+    fn read_inquiry(&self, inquiry: v1::Inquiry, asker: &ParticipantId) -> Result<Inquiry, Status> {
+        let inquiry = Inquiry::from_wire(inquiry, asker)?;
+        self.check_members(inquiry.members.clone())?;
+        Ok(inquiry)
     }
 
     /// Asks the leader about what this node cannot answer. Where there is none, "undecided" is the honest answer.
@@ -77,8 +67,17 @@ impl CoordinatorService {
             }
         };
         if self.driver.is_ready() {
-            let answered = self.driver.inquire(open).await;
-            return answered.map_err(Status::from).or_else(undecided);
+            let told = match self.driver.inquire(open).await {
+                Ok(told) => told,
+                Err(error) => return undecided(error.into()),
+            };
+            let answer = |told: Result<InquiryAnswer, DriverError>| {
+                told.unwrap_or_else(|error| match Status::from(error) {
+                    error if definite(&error) => InquiryAnswer::refused(&error),
+                    _ => InquiryAnswer::Undecided,
+                })
+            };
+            return Ok(told.into_iter().map(answer).collect());
         }
         let asked: Vec<TransactionId> = open.iter().map(|inquiry| inquiry.transaction).collect();
         let request = v1::InquireRequest {
@@ -232,28 +231,37 @@ impl Coordinator for CoordinatorService {
                 format!("{found} inquiries in one call, the limit is {MAX_INQUIRIES}; send several calls");
             return Err(refusal(ErrorReason::Malformed, message));
         }
-        let parse = |inquiry| Inquiry::from_wire(inquiry, &asker);
-        let inquiries: Vec<Inquiry> = message
+        // Each is answered for itself: a bad one keeps no other branch in doubt.
+        let asked: Vec<String> = message
             .inquiries
-            .into_iter()
-            .map(parse)
-            .collect::<Result<_, _>>()?;
-        for inquiry in &inquiries {
-            self.check_members(inquiry.members.clone())?;
+            .iter()
+            .map(|inquiry| inquiry.transaction.clone())
+            .collect();
+        let (mut answers, mut open) = (Vec::with_capacity(asked.len()), Vec::new());
+        for (place, inquiry) in message.inquiries.into_iter().enumerate() {
+            answers.push(match self.read_inquiry(inquiry, &asker) {
+                Err(error) => InquiryAnswer::refused(&error),
+                Ok(inquiry) => match self.driver.known_decision(&inquiry)? {
+                    Some(decision) => InquiryAnswer::Decided(decision),
+                    None => {
+                        open.push((place, inquiry));
+                        InquiryAnswer::Undecided
+                    }
+                },
+            });
         }
-        let (mut answers, open) = self.answer_locally(&inquiries)?;
         if !open.is_empty() {
-            let asked: Vec<Inquiry> = open.iter().map(|place| inquiries[*place].clone()).collect();
+            let (places, open): (Vec<usize>, Vec<Inquiry>) = open.into_iter().unzip();
             // In the order of the questions: one id may be asked about for two requests.
-            let told = self.ask_leader(&metadata, &asker, asked).await?;
-            for (place, answer) in open.iter().zip(told) {
-                answers[*place] = answer;
+            let told = self.ask_leader(&metadata, &asker, open).await?;
+            for (place, answer) in places.into_iter().zip(told) {
+                answers[place] = answer;
             }
         }
-        let answers = inquiries
-            .iter()
+        let answers = asked
+            .into_iter()
             .zip(answers)
-            .map(|(inquiry, answer)| answer.to_wire(inquiry.transaction));
+            .map(|(asked, answer)| answer.to_wire(asked));
         Ok(Response::new(v1::InquireReply {
             cluster: self.cluster.to_string(),
             answers: answers.collect(),

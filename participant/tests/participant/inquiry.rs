@@ -136,6 +136,43 @@ async fn a_batch_that_is_always_refused_keeps_no_other_waiting() {
 }
 
 #[tokio::test]
+async fn a_branch_whose_inquiry_is_refused_asks_less_and_less_often_and_alone() {
+    let world = World::new();
+    let mut options = world.options();
+    options.inquiry_after = Duration::from_millis(20);
+    options.inquiry_pause_max = Duration::from_millis(20);
+    let (participant, peer) = world.start_with(options).await;
+    let refused = transaction(1);
+    world.coordinator.refuse_to_answer_about(Some(refused));
+    let started = Instant::now();
+    for n in 1..=4 {
+        world.coordinator.commit(transaction(n));
+        peer.yes(transaction(n)).await;
+    }
+    eventually("the others are committed", || {
+        participant.statistics().committed == 3
+    })
+    .await;
+    eventually("it asks again", || {
+        participant.statistics().inquiries_refused >= 4
+    })
+    .await;
+    // After a tenth of a second, two, and four.
+    assert!(
+        started.elapsed() >= Duration::from_millis(700),
+        "{:?}",
+        started.elapsed()
+    );
+    assert_eq!(world.recorder.holds(), [refused]);
+    world.coordinator.refuse_to_answer_about(None);
+    eventually("it is told in the end", || {
+        participant.statistics().committed == 4
+    })
+    .await;
+    assert_eq!(participant.statistics().violations, 0);
+}
+
+#[tokio::test]
 async fn an_answer_that_contradicts_is_an_alarm_and_changes_nothing() {
     let world = World::new();
     let mut options = world.options();

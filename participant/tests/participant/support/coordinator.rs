@@ -25,6 +25,8 @@ struct State {
     refuse_registration: Option<ErrorReason>,
     failing_inquiries: u32,
     refused_inquiry: Option<TransactionId>,
+    /// Only this one of a call.
+    refused_alone: Option<TransactionId>,
     /// Transactions handed out, the first of them 1.
     begun: u128,
     /// What initiators wanted to commit and to abort.
@@ -83,6 +85,11 @@ impl FakeCoordinator {
         self.state.lock().unwrap().refused_inquiry = Some(transaction);
     }
 
+    /// Refuses what a call asks about this transaction, and answers the rest of it.
+    pub(crate) fn refuse_to_answer_about(&self, transaction: Option<TransactionId>) {
+        self.state.lock().unwrap().refused_alone = transaction;
+    }
+
     pub(crate) fn inquiries(&self) -> Vec<v1::InquireRequest> {
         self.state.lock().unwrap().inquiries.clone()
     }
@@ -127,6 +134,10 @@ impl Coordinator for Served {
         let answer = |inquiry: v1::Inquiry| {
             let transaction = transaction_from_wire(&inquiry.transaction).unwrap();
             let answer = match state.decisions.get(&transaction) {
+                _ if state.refused_alone == Some(transaction) => InquiryAnswer::Refused {
+                    reason: Some(ErrorReason::UnknownParticipant),
+                    message: "told to refuse".to_owned(),
+                },
                 Some(decision) => InquiryAnswer::Decided(decision.clone()),
                 None => InquiryAnswer::Undecided,
             };
