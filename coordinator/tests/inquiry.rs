@@ -6,9 +6,11 @@
 mod cluster;
 
 use cluster::{TestCluster, TestParticipant, eventually, new_transaction, request_hash};
-use unanimo_core::TransactionId;
+use unanimo_core::{Timestamp, TransactionId};
 use unanimo_proto::v1::inquiry_answer::Answer;
 use unanimo_proto::{ErrorReason, v1};
+
+const DAY_MS: u64 = 86_400_000;
 
 async fn inquire(cluster: &TestCluster, place: usize, inquiries: &[v1::Inquiry]) -> Vec<(String, Answer)> {
     let request = v1::InquireRequest {
@@ -131,4 +133,45 @@ async fn a_refused_inquiry_is_named_and_keeps_no_other_branch_in_doubt() {
             assert!(!a.heard().contains(&asked), "nobody is asked: {says}");
         }
     }
+}
+
+/// R7: what is adopted is decided, and a record so far ahead could not be forgotten when its time has come.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_id_far_ahead_of_its_time_is_not_taken_over() {
+    let cluster = TestCluster::start(3).await;
+    let (a, b) = (
+        TestParticipant::start(&cluster, "a").await,
+        TestParticipant::start(&cluster, "b").await,
+    );
+    b.change(|b| {
+        b.vote_again = Some(unanimo_core::Vote::No {
+            reason: "never saw it".to_owned(),
+        });
+    });
+    let branches = [(&a, "x"), (&b, "y")];
+    let ahead = Timestamp::from_unix_ms(new_transaction().timestamp().unix_ms() + DAY_MS);
+    let ahead = inquiry(TransactionId::new(ahead, 1), &branches);
+    for place in 0..3 {
+        let refused = eventually("a refusal", async || {
+            match inquire(&cluster, place, std::slice::from_ref(&ahead))
+                .await
+                .remove(0)
+                .1
+            {
+                // No clock was read yet.
+                Answer::Undecided(_) => None,
+                answer => Some(answer),
+            }
+        })
+        .await;
+        let Answer::Refused(refused) = refused else {
+            panic!("{refused:?}")
+        };
+        assert_eq!(refused.reason, ErrorReason::Premature.as_str(), "{refused:?}");
+    }
+    assert!(
+        is_undecided(&cluster, &ahead.transaction).await,
+        "nothing is recorded"
+    );
+    assert!(a.heard().is_empty(), "nobody is asked: {:?}", a.heard());
 }

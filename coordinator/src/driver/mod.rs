@@ -355,10 +355,14 @@ impl Driver {
     }
 
     fn answer_or_adopt(&self, inquiry: Inquiry, term: u64) -> Result<InquiryAnswer, DriverError> {
+        // Looked at first: what it has closed is answered, and so never taken over.
+        let horizon = self.shared.horizon()?;
         if let Some(decision) = self.known_decision(&inquiry)? {
             return Ok(InquiryAnswer::Decided(decision));
         }
         if !self.shared.runs(inquiry.transaction) {
+            // What is taken over is decided, and what is decided must be forgotten some day (R7).
+            self.shared.age.check(inquiry.transaction, horizon)?;
             // Nobody can have promised together with a member that never existed.
             self.shared.check_registered(&inquiry.members)?;
         }
