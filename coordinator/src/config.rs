@@ -80,8 +80,8 @@ pub struct LimitsConfig {
     /// What the operations of transactions that are voting may add up to, in MiB: they are held in memory until the
     /// decision, and 10 000 of the largest would be 30 GiB.
     pub in_flight_mib: usize,
-    /// Transactions whose decision may be waiting in memory for a member that is away. Beyond it they wait in the
-    /// table, and are picked up again from there.
+    /// Transactions whose decision may be waiting in memory for members that are away, up to 1024 for one member. Beyond
+    /// it they wait in the table, and are picked up again from there.
     pub completing: usize,
     /// Interactive transactions that this node begins in a second, and at once. They cost the cluster nothing until
     /// they hold something at a participant; the limit keeps a storm of them from the participants' doors.

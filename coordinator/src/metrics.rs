@@ -259,6 +259,7 @@ pub(crate) enum Answered {
     Committed,
     Aborted,
     Undecided,
+    Refused,
 }
 
 impl Answered {
@@ -267,6 +268,7 @@ impl Answered {
             Self::Committed => "committed",
             Self::Aborted => "aborted",
             Self::Undecided => "undecided",
+            Self::Refused => "refused",
         }
     }
 }

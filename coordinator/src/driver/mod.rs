@@ -2,12 +2,13 @@
 //!
 //! The protocol itself is [`unanimo_core::Transaction`]; here its effects are carried out. One task runs one
 //! transaction ([`run`]); the decisions that come together share a Raft entry ([`proposer`]); members are called
-//! through [`participants`]; and [`takeover`] makes a new leader go on where the old one left.
+//! through [`participants`], with decisions by [`lane`]; and [`takeover`] makes a new leader go on where the old one left.
 //!
 //! Nothing in memory matters for safety. A leader may lose all of it at any moment: decisions are in the table
 //! (R1, R2), promises are in the participants' journals (R3), and what is neither is asked for again (R6).
 
 mod forgetting;
+mod lane;
 mod participants;
 mod proposer;
 mod run;
@@ -34,6 +35,7 @@ use unanimo_proto::{Inquiry, InquiryAnswer, Registering};
 use crate::config::{LimitsConfig, RetentionConfig};
 use crate::raft::{ProposeError, Replica};
 use forgetting::{Age, Clocks};
+use lane::Lanes;
 use participants::Participants;
 use proposer::Proposer;
 use run::Run;
@@ -129,6 +131,7 @@ struct Shared {
     replica: Replica,
     proposer: Proposer,
     participants: Participants,
+    lanes: Lanes,
     clock: Arc<dyn Clock>,
     age: Age,
     clocks: Clocks,
@@ -176,6 +179,7 @@ impl Driver {
         let shared = Arc::new(Shared {
             proposer: Proposer::start(replica.clone(), &tasks, stop.clone()),
             participants: Participants::new(cluster.clone(), replica.clone(), Arc::clone(&connector)),
+            lanes: Lanes::default(),
             limits,
             replica,
             age: Age::new(retention, Arc::clone(&clock)),

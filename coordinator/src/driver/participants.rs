@@ -255,6 +255,20 @@ fn mistrust(error: &MalformedMessage) -> Mistrust {
     }
 }
 
+/// Whether the participant is there and would take other calls: what it says is about this one.
+pub(super) fn refuses_this_call(error: &Status) -> bool {
+    matches!(
+        reason_of(error),
+        Some(
+            ErrorReason::Malformed
+                | ErrorReason::Violation
+                | ErrorReason::RequestMismatch
+                | ErrorReason::Expired
+                | ErrorReason::Overloaded
+        )
+    )
+}
+
 /// Whether the participant will never vote Yes on this message. A wrong target may be an address that moved.
 fn refused_for_good(error: &Status) -> bool {
     matches!(

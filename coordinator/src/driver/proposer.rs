@@ -32,8 +32,10 @@ pub(super) struct Proposer {
 
 struct Pending {
     command: Command,
-    /// Who waits; none for a command that nobody waits for.
-    applied: Option<oneshot::Sender<Result<Applied, ProposeError>>>,
+    /// Who waits.
+    applied: oneshot::Sender<Result<Applied, ProposeError>>,
+    /// Whether it goes out at once.
+    urgent: bool,
 }
 
 impl Proposer {
@@ -46,28 +48,27 @@ impl Proposer {
 
     /// Has a command applied, and returns what came of it.
     pub(super) async fn propose(&self, command: Command) -> Result<Applied, ProposeError> {
+        self.enqueue(command, true).await
+    }
+
+    /// Has a command applied some time, or not at all, and returns when it is clear which.
+    pub(super) async fn propose_lazily(&self, command: Command) {
+        // A queue that is gone means that the process is stopping; the next leader delivers again.
+        drop(self.enqueue(command, false).await);
+    }
+
+    async fn enqueue(&self, command: Command, urgent: bool) -> Result<Applied, ProposeError> {
         let (applied, result) = oneshot::channel();
         let pending = Pending {
             command,
-            applied: Some(applied),
+            applied,
+            urgent,
         };
         self.queue
             .send(pending)
             .await
             .map_err(|_| ProposeError::Unknown)?;
         result.await.unwrap_or(Err(ProposeError::Unknown))
-    }
-
-    /// Has a command applied some time, or not at all.
-    pub(super) async fn propose_lazily(&self, command: Command) {
-        // A queue that is gone means that the process is stopping; the next leader delivers again.
-        let _ = self
-            .queue
-            .send(Pending {
-                command,
-                applied: None,
-            })
-            .await;
     }
 }
 
@@ -97,7 +98,7 @@ async fn group(replica: Replica, mut pending: mpsc::Receiver<Pending>) {
     }
 }
 
-/// Waits for a command that somebody waits for, or for lazy ones to have waited long enough. False at the end.
+/// Waits for an urgent command, or for lazy ones to have waited long enough. False at the end.
 async fn collect(pending: &mut mpsc::Receiver<Pending>, entry: &mut Vec<Pending>) -> bool {
     let mut lingering: Option<Instant> = None;
     loop {
@@ -109,7 +110,7 @@ async fn collect(pending: &mut mpsc::Receiver<Pending>, entry: &mut Vec<Pending>
         let Some(next) = next else {
             return !entry.is_empty();
         };
-        let urgent = next.applied.is_some();
+        let urgent = next.urgent;
         entry.push(next);
         if urgent || entry.len() == COMMANDS_PER_ENTRY {
             return true;
@@ -136,9 +137,7 @@ async fn propose<F: Future<Output = Result<Vec<Applied>, ProposeError>>>(
                 assert_eq!(applied.len(), waiting.len(), "every command is answered");
                 for (waiting, applied) in waiting.into_iter().zip(applied) {
                     // Who no longer waits does not need the answer.
-                    if let Some(waiting) = waiting {
-                        drop(waiting.send(Ok(applied)));
-                    }
+                    drop(waiting.send(Ok(applied)));
                 }
             }
             // Definite: nothing of it was proposed.
@@ -149,7 +148,7 @@ async fn propose<F: Future<Output = Result<Vec<Applied>, ProposeError>>>(
                 groups.push((commands, waiting));
             }
             Err(error) => {
-                for waiting in waiting.into_iter().flatten() {
+                for waiting in waiting {
                     let _ = waiting.send(Err(error.clone()));
                 }
             }
@@ -184,8 +183,15 @@ mod tests {
             .map(|number| {
                 let (applied, answer) = oneshot::channel();
                 let command = acknowledge(number, if number == 5 { "large" } else { "small" });
-                let applied = Some(applied);
-                (Pending { command, applied }, answer)
+                let urgent = true;
+                (
+                    Pending {
+                        command,
+                        applied,
+                        urgent,
+                    },
+                    answer,
+                )
             })
             .unzip();
         propose(entry, applied_by).await;

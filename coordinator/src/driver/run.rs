@@ -16,7 +16,7 @@ use unanimo_core::{
 };
 use unanimo_proto::{ErrorReason, PrepareMessage};
 
-use super::participants::Participants;
+use super::participants::{Participants, refuses_this_call};
 use super::{Answer, Decided, NewRun, Running, Shared};
 use crate::metrics::{self, Alarm, Mistrust, Reply};
 
@@ -162,7 +162,12 @@ impl Run {
                 break;
             }
         }
-        self.finish_calls().await;
+        // The last effects of a run are proposals. Until they are in the table, it shows members that know the decision as
+        // if they did not, so this run goes on: nobody else tells them again. Cancel safe: nothing is lost but time.
+        tokio::select! {
+            () = async { while self.calls.next().await.is_some() {} } => {}
+            _ = leading.wait_for(|ready| *ready != Some(self.term)) => {}
+        }
     }
 
     /// Whoever delivers next should not begin with those that know the decision.
@@ -187,11 +192,6 @@ impl Run {
             shared.proposer.propose_lazily(command).await;
             Event::Parked
         }));
-    }
-
-    /// The last effects of a run are proposals that nobody waits for.
-    async fn finish_calls(&mut self) {
-        while self.calls.next().await.is_some() {}
     }
 
     fn carry_out(&mut self, effects: Vec<TransactionEffect>) {
@@ -328,12 +328,17 @@ impl Delivery {
             decision,
             term,
         } = self;
+        let lane = shared.lanes.of(&participant);
         for attempt in 0.. {
+            let Some(turn) = lane.turn().await else {
+                return Event::Parked;
+            };
             let told = shared
                 .participants
                 .deliver_once(&participant, tx, request_hash, &decision, term)
                 .await;
             let Err(error) = told else {
+                turn.answered();
                 return Event::Input(TransactionInput::Acknowledged { participant });
             };
             if unanimo_proto::reason_of(&error) == Some(ErrorReason::Violation) {
@@ -342,10 +347,19 @@ impl Delivery {
             } else {
                 tracing::debug!(%tx, %participant, %error, "the decision is delivered again");
             }
+            if refuses_this_call(&error) {
+                turn.answered();
+            } else {
+                turn.unanswered();
+            }
             if shared.completing() > shared.limits.completing {
+                lane.leave();
                 return Event::Parked;
             }
-            tokio::time::sleep(Participants::pause(attempt)).await;
+            // While it is away the lane says when it is called again.
+            if !lane.is_away() {
+                tokio::time::sleep(Participants::pause(attempt)).await;
+            }
         }
         Event::Parked
     }

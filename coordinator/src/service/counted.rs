@@ -2,8 +2,8 @@
 
 use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status};
-use unanimo_proto::reason_of;
 use unanimo_proto::v1::{self, coordinator_server::Coordinator};
+use unanimo_proto::{ErrorReason, reason_of};
 
 use super::forward::FORWARDED;
 use crate::metrics::{self, Answered, Call};
@@ -30,7 +30,16 @@ fn answered(answer: &v1::InquiryAnswer) -> Answered {
     match answer.answer {
         Some(Answer::Committed(_)) => Answered::Committed,
         Some(Answer::Aborted(_)) => Answered::Aborted,
+        Some(Answer::Refused(_)) => Answered::Refused,
         Some(Answer::Undecided(_)) | None => Answered::Undecided,
+    }
+}
+
+/// A question that was refused while the others of its call were answered.
+fn refused(answer: &v1::InquiryAnswer) -> Option<&v1::InquiryRefused> {
+    match &answer.answer {
+        Some(v1::inquiry_answer::Answer::Refused(refused)) => Some(refused),
+        Some(_) | None => None,
     }
 }
 
@@ -77,7 +86,11 @@ impl<S: Coordinator> Coordinator for Counted<S> {
         let passed_on = is_passed_on(request.metadata());
         let reply = counted(Call::Inquire, passed_on, self.0.inquire(request).await)?;
         if !passed_on {
-            metrics::inquired(reply.get_ref().answers.iter().map(answered));
+            let answers = &reply.get_ref().answers;
+            metrics::inquired(answers.iter().map(answered));
+            for refused in answers.iter().filter_map(refused) {
+                metrics::refused(Call::Inquire, ErrorReason::parse(&refused.reason));
+            }
         }
         Ok(reply)
     }
