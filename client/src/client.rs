@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::time::{Instant, timeout_at};
 use tonic::transport::Channel;
 use tonic::{Request, Status};
-use unanimo_core::{ClusterId, Decision, Members, Operation, ParticipantId, TransactionId};
+use unanimo_core::{ClusterId, Decision, IdempotencyKey, Members, Operation, ParticipantId, TransactionId};
 use unanimo_proto::transport::{Clock as _, Connector, SystemClock, TcpConnector};
 use unanimo_proto::v1::{self, coordinator_client::CoordinatorClient};
 use unanimo_proto::{
@@ -32,6 +32,11 @@ enum Unanswered {
     /// Patience is over, or it was refused after an attempt whose fate is unknown.
     Unknown { waited: Duration, last_error: String },
 }
+
+/// The longest that a coordinator's hint is followed. Its own are far shorter.
+const LONGEST_HINT: Duration = Duration::from_secs(2);
+/// More patience than this is as good as for ever, and still a time that can be computed with.
+pub(crate) const LONGEST_PATIENCE: Duration = Duration::from_secs(365 * 24 * 3600);
 
 impl Client {
     /// A client over TCP with the usual options. Connects when first used.
@@ -78,22 +83,79 @@ impl Client {
         branches: Vec<(ParticipantId, Operation)>,
         patience: Duration,
     ) -> Result<Decision, SubmitError> {
+        let request = self.submit_request(transaction, branches);
+        let (_, decision) = self.submit_until_answered(transaction, request, patience).await?;
+        Ok(decision)
+    }
+
+    /// Runs one transaction under a key of the caller's, for callers that cannot keep a transaction's id: the same key
+    /// with the same branches gives the outcome of the same transaction for the cluster's whole retention window, from
+    /// whichever process and through whichever node it comes (R12). Returns that transaction's id, too.
+    ///
+    /// The same key with other branches is refused with [`ErrorReason::RequestMismatch`], which names the hashes of both.
+    /// An abort is an outcome, too: to try the same thing again after one, take a new key.
+    pub async fn submit_with_key(
+        &self,
+        key: &IdempotencyKey,
+        branches: Vec<(ParticipantId, Operation)>,
+        patience: Duration,
+    ) -> Result<(TransactionId, Decision), SubmitError> {
+        let transaction = self.new_transaction();
+        let request = v1::SubmitRequest {
+            idempotency_key: key.to_string(),
+            ..self.submit_request(transaction, branches)
+        };
+        let submitted = self.submit_until_answered(transaction, request, patience).await;
+        submitted.map_err(|error| match error {
+            SubmitError::Unknown {
+                waited, last_error, ..
+            } => SubmitError::KeyUnknown {
+                key: key.clone(),
+                waited,
+                last_error,
+            },
+            definite => definite,
+        })
+    }
+
+    fn submit_request(
+        &self,
+        transaction: TransactionId,
+        branches: Vec<(ParticipantId, Operation)>,
+    ) -> v1::SubmitRequest {
         let branch = |(participant, operation): (ParticipantId, Operation)| v1::Branch {
             participant: participant.to_string(),
             operation: operation.to_shared(),
         };
         let voting_timeout = self.options.voting_timeout.unwrap_or_default();
-        let request = v1::SubmitRequest {
+        v1::SubmitRequest {
             cluster: self.options.cluster.to_string(),
             transaction: transaction.to_string(),
             branches: branches.into_iter().map(branch).collect(),
             voting_timeout_ms: u32::try_from(voting_timeout.as_millis()).unwrap_or(u32::MAX),
-        };
+            idempotency_key: String::new(),
+        }
+    }
+
+    async fn submit_until_answered(
+        &self,
+        transaction: TransactionId,
+        request: v1::SubmitRequest,
+        patience: Duration,
+    ) -> Result<(TransactionId, Decision), SubmitError> {
+        let keyed = !request.idempotency_key.is_empty();
         let call = async |mut node: CoordinatorClient<Channel>, request| {
             let reply: v1::SubmitReply = node.submit(request).await?.into_inner();
-            self.check_reply(transaction, &reply.cluster, &reply.transaction)?;
+            // A key may stand for a transaction that was submitted before.
+            let told = if keyed {
+                self.check_cluster(&reply.cluster)?;
+                transaction_from_wire(&reply.transaction).map_err(unreadable)?
+            } else {
+                self.check_reply(transaction, &reply.cluster, &reply.transaction)?;
+                transaction
+            };
             let Outcome(decision) = Outcome::try_from(reply.outcome).map_err(unreadable)?;
-            Ok(decision)
+            Ok((told, decision))
         };
         self.until_answered(patience, request, call)
             .await
@@ -143,7 +205,7 @@ impl Client {
     ///
     /// # Errors
     ///
-    /// [`CommitError::Refused`] and [`CommitError::Unknown`].
+    /// [`CommitError::Refused`], [`CommitError::Expired`] and [`CommitError::Unknown`].
     pub async fn commit(
         &self,
         transaction: TransactionId,
@@ -166,6 +228,9 @@ impl Client {
         self.until_answered(patience, request, call)
             .await
             .map_err(|unanswered| match unanswered {
+                Unanswered::Refused(ErrorReason::Expired, message) => {
+                    CommitError::Expired { transaction, message }
+                }
                 Unanswered::Refused(reason, message) => CommitError::Refused { reason, message },
                 Unanswered::Unknown { waited, last_error } => CommitError::Unknown {
                     transaction,
@@ -297,12 +362,12 @@ impl Client {
         call: impl Fn(CoordinatorClient<Channel>, Request<Q>) -> F,
     ) -> Result<A, Unanswered> {
         let started = Instant::now();
-        let deadline = started + patience;
+        let deadline = started + patience.min(LONGEST_PATIENCE);
         let mut pause = self.options.first_pause;
         let mut may_have_started = false;
         loop {
             let (place, node) = self.nodes.preferred();
-            let until = deadline.min(Instant::now() + self.options.attempt_timeout);
+            let until = deadline.min(Instant::now() + self.options.attempt_timeout.min(LONGEST_PATIENCE));
             let mut attempt = Request::new(request.clone());
             // The server learns how long anybody listens, and gives up with us.
             attempt.set_timeout(until.saturating_duration_since(Instant::now()));
@@ -327,8 +392,14 @@ impl Client {
             if !matches!(reason, Some(ErrorReason::Overloaded)) {
                 self.nodes.avoid(place);
             }
-            // A hint of no time at all is no reason to ask without a pause.
-            let hint = unanimo_proto::retry_after(&error).map(|hint| hint.max(self.options.first_pause));
+            // A hint of no time at all is no reason to ask without a pause, and one of an hour none to wait for an hour:
+            // anybody on the way may have written it, and another node may answer at once.
+            let hint = unanimo_proto::retry_after(&error).map(|hint| {
+                hint.clamp(
+                    self.options.first_pause,
+                    LONGEST_HINT.max(self.options.first_pause),
+                )
+            });
             let resume = Instant::now() + hint.unwrap_or(pause);
             let final_now = reason.is_some_and(ErrorReason::is_final);
             if resume >= deadline || final_now {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use thiserror::Error;
 use tonic::Status;
-use unanimo_core::{Members, TransactionId};
+use unanimo_core::{IdempotencyKey, Members, TransactionId};
 use unanimo_proto::ErrorReason;
 use unanimo_proto::transport::BadAddress;
 
@@ -24,8 +24,9 @@ pub enum ClientError {
 /// Why `submit` has no outcome to tell.
 #[derive(Debug, Error)]
 pub enum SubmitError {
-    /// The cluster refused the request before anything happened. Definite: this request had no effect and will
-    /// not have one.
+    /// The cluster refused the request before anything happened. Definite for this call: it had no effect and will not
+    /// have one. An earlier call with the same id is another matter: what its members promised may still commit, so ask
+    /// for the outcome if there was one.
     #[error("the transaction was refused and had no effect: {message}")]
     Refused {
         /// Why, for programs.
@@ -42,7 +43,8 @@ pub enum SubmitError {
         /// How old is too old.
         message: String,
     },
-    /// Patience ended before an answer came. Indefinite: it may have committed, may still commit, or may never.
+    /// Patience ended before an answer came, or a later attempt was refused although an earlier one may have started it.
+    /// Indefinite: it may have committed, may still commit, or may never.
     #[error(
         "the outcome of transaction {transaction} is unknown after {waited:?} ({last_error}); \
          submit it again with the same id, or ask for its outcome by id"
@@ -55,14 +57,27 @@ pub enum SubmitError {
         /// What the last attempt met.
         last_error: String,
     },
+    /// The same, for a request that was submitted under an idempotency key: the key is what to ask again with.
+    #[error(
+        "the outcome of the request under idempotency key {key:?} is unknown after {waited:?} ({last_error}); \
+         submit the same branches under the same key again"
+    )]
+    KeyUnknown {
+        /// The key to ask again with.
+        key: IdempotencyKey,
+        /// How long it was tried.
+        waited: Duration,
+        /// What the last attempt met.
+        last_error: String,
+    },
 }
 
 impl SubmitError {
-    /// True only if the transaction did not and will not commit through this request.
+    /// True only if this call did not and will not lead to a commit.
     pub fn is_definite(&self) -> bool {
         match self {
             Self::Refused { .. } => true,
-            Self::Expired { .. } | Self::Unknown { .. } => false,
+            Self::Expired { .. } | Self::Unknown { .. } | Self::KeyUnknown { .. } => false,
         }
     }
 }
@@ -92,12 +107,22 @@ pub enum CommitError {
         /// Why.
         doom: Doom,
     },
-    /// The cluster refused the commit before anything happened.
+    /// The cluster refused the commit before anything happened. Definite for this call; see
+    /// [`SubmitError::Refused`].
     #[error("the commit was refused and had no effect: {message}")]
     Refused {
         /// Why, for programs.
         reason: ErrorReason,
         /// Why, for people.
+        message: String,
+    },
+    /// The transaction is so old that the cluster has forgotten it. Indefinite: an earlier call may have committed it.
+    /// Nothing will happen under this id any more; only the participants' own data tells.
+    #[error("the outcome of transaction {transaction} is not known any more: {message}")]
+    Expired {
+        /// The id.
+        transaction: TransactionId,
+        /// How old is too old.
         message: String,
     },
     /// Patience ended before an answer came. Indefinite: it may have committed, may still commit, or may never.
@@ -118,14 +143,14 @@ pub enum CommitError {
 }
 
 impl CommitError {
-    /// True only if the transaction did not and will not commit through this request.
+    /// True only if this call did not and will not lead to a commit.
     pub fn is_definite(&self) -> bool {
         match self {
             Self::NoBranches { .. }
             | Self::CallsUnderWay { .. }
             | Self::Doomed { .. }
             | Self::Refused { .. } => true,
-            Self::Unknown { .. } => false,
+            Self::Expired { .. } | Self::Unknown { .. } => false,
         }
     }
 }

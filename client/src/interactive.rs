@@ -15,6 +15,7 @@ use tower::{Layer, Service};
 use unanimo_core::{ClusterId, Decision, Generation, Members, ParticipantId, Timestamp, TransactionId};
 use unanimo_proto::{BRANCH_KEY, BadContext, BranchReport, BranchState, CONTEXT_KEY, Context};
 
+use crate::client::LONGEST_PATIENCE;
 use crate::client::never_connected;
 use crate::{CallError, Client, CommitError};
 
@@ -99,7 +100,7 @@ impl InteractiveTransaction {
             cluster: client.cluster().clone(),
             transaction,
             deadline: now.after(timeout),
-            ends: Instant::now() + timeout,
+            ends: Instant::now() + timeout.min(LONGEST_PATIENCE),
             progress: Mutex::default(),
         };
         Self {
@@ -150,8 +151,8 @@ impl InteractiveTransaction {
     ///
     /// # Errors
     ///
-    /// [`CommitError`]. All but [`CommitError::Unknown`] are definite: nothing was and nothing will be committed, and
-    /// what is held is let go in the background.
+    /// [`CommitError`]. All but [`CommitError::Unknown`] and [`CommitError::Expired`] are definite: nothing was and nothing
+    /// will be committed, and what is held is let go in the background.
     pub async fn commit(mut self, patience: Duration) -> Result<Decision, CommitError> {
         let transaction = self.transaction();
         let participants = {

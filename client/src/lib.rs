@@ -41,7 +41,9 @@
 //! ```
 //!
 //! A transaction keeps its id over every retry, here and in the application: that is what makes repeating safe
-//! (R12). Store the id before the first call if the process may die and has to know afterwards.
+//! (R12). Store the id before the first call if the process may die and has to know afterwards. A caller that cannot
+//! store one, but has a name for what it wants done, such as the number of an order, submits under that name:
+//! [`Client::submit_with_key`].
 
 mod client;
 mod error;
@@ -53,4 +55,7 @@ pub use client::Client;
 pub use error::{CallError, ClientError, CommitError, SubmitError};
 pub use interactive::{Doom, InteractiveTransaction, TransactionChannel, TransactionLayer};
 pub use options::ClientOptions;
-pub use unanimo_core::{AbortReason, ClusterId, Decision, Members, Operation, ParticipantId, TransactionId};
+pub use unanimo_core::{
+    AbortReason, ClusterId, Decision, IdempotencyKey, KeyError, Members, Operation, ParticipantId,
+    TransactionId,
+};

@@ -12,8 +12,8 @@ use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
 use tonic::{Request, Response, Status};
 use unanimo_client::{
-    AbortReason, CallError, Client, ClientError, ClientOptions, Decision, Operation, SubmitError,
-    TransactionId,
+    AbortReason, CallError, Client, ClientError, ClientOptions, CommitError, Decision, Operation,
+    SubmitError, TransactionId,
 };
 use unanimo_proto::transport::TcpConnector;
 use unanimo_proto::v1::coordinator_server::{Coordinator, CoordinatorServer};
@@ -88,9 +88,18 @@ impl Coordinator for Scripted {
 
     async fn commit(
         &self,
-        _: Request<v1::CommitTransactionRequest>,
+        request: Request<v1::CommitTransactionRequest>,
     ) -> Result<Response<v1::CommitTransactionReply>, Status> {
-        Err(Status::unimplemented(""))
+        let answer = self.answers.lock().unwrap().pop_front();
+        match answer.unwrap_or(Answer::Hang) {
+            Answer::Decide(decision) => Ok(Response::new(v1::CommitTransactionReply {
+                cluster: "test".to_owned(),
+                transaction: request.into_inner().transaction,
+                outcome: Some(Outcome(decision).into()),
+            })),
+            Answer::Fail(status) => Err(status),
+            Answer::Hang | Answer::OfAnotherTransaction | Answer::Nothing => std::future::pending().await,
+        }
     }
 
     async fn abort(
@@ -230,6 +239,67 @@ async fn a_first_refusal_is_definite_and_a_later_one_is_not() {
     let (_, result) = submit(&client(&[&address]), PATIENCE).await;
     let error = result.unwrap_err();
     assert!(!error.is_definite(), "{error}");
+}
+
+#[tokio::test]
+async fn what_is_forgotten_may_have_committed_whoever_asks_again() {
+    let expired = || Answer::Fail(refusal(ErrorReason::Expired, "older than the window"));
+    // The first attempt says so, or one after an attempt whose fate nobody knows.
+    for before in [None, Some(Answer::Fail(Status::internal("proxy")))] {
+        let script = || before.as_ref().map(|_| Answer::Fail(Status::internal("proxy")));
+        let (_coordinator, address) = Scripted::start(script().into_iter().chain([expired()])).await;
+        let (transaction, result) = submit(&client(&[&address]), PATIENCE).await;
+        let error = result.unwrap_err();
+        assert!(matches!(error, SubmitError::Expired { .. }), "{error}");
+        assert!(!error.is_definite() && error.to_string().contains(&transaction.to_string()));
+
+        let (_coordinator, address) = Scripted::start(script().into_iter().chain([expired()])).await;
+        let members = ["a".parse().unwrap()].into();
+        let committed = client(&[&address]).commit(transaction, &members, PATIENCE).await;
+        let error = committed.unwrap_err();
+        assert!(matches!(error, CommitError::Expired { .. }), "{error}");
+        assert!(!error.is_definite() && error.to_string().contains(&transaction.to_string()));
+    }
+}
+
+#[tokio::test]
+async fn a_key_is_told_of_the_transaction_it_stands_for_and_is_what_to_ask_again_with() {
+    let key = "order 4711".parse().unwrap();
+    let branches = || vec![("a".parse().unwrap(), Operation::new("x"))];
+    let (coordinator, address) = Scripted::start([no_leader(), Answer::OfAnotherTransaction]).await;
+    let told = client(&[&address])
+        .submit_with_key(&key, branches(), PATIENCE)
+        .await;
+    let (transaction, decision) = told.unwrap();
+    assert_eq!(
+        (transaction.to_string().as_str(), decision),
+        ("018bcfe5-687b-7fff-bfff-ffffffffffff", Decision::Commit)
+    );
+    let asked = coordinator.asked();
+    assert!(asked.iter().all(|request| *request == asked[0]), "{asked:?}");
+    assert_eq!(asked[0].idempotency_key, "order 4711");
+
+    let (_silent, address) = Scripted::start([]).await;
+    let patience = Duration::from_millis(400);
+    let told = client(&[&address])
+        .submit_with_key(&key, branches(), patience)
+        .await;
+    let error = told.unwrap_err();
+    assert!(!error.is_definite());
+    let text = error.to_string();
+    assert!(
+        text.contains("unknown") && text.contains("\"order 4711\"") && text.contains("same key"),
+        "{text}"
+    );
+}
+
+#[tokio::test]
+async fn no_hint_and_no_patience_is_too_long_to_compute_with() {
+    let forever = Duration::from_secs(i64::MAX as u64);
+    let hint = Answer::Fail(with_retry_after(ErrorReason::NoLeader, "electing", forever));
+    let (_coordinator, address) = Scripted::start([hint, Answer::Decide(Decision::Commit)]).await;
+    let (_, result) = submit(&client(&[&address]), Duration::MAX).await;
+    assert_eq!(result.unwrap(), Decision::Commit);
 }
 
 #[tokio::test]

@@ -26,6 +26,7 @@ mod branch;
 mod decision;
 mod hash;
 mod id;
+mod key;
 mod record;
 mod request;
 pub mod table;
@@ -40,6 +41,7 @@ pub use branch::{
 pub use decision::{AbortReason, Decision, Ignored, Violation};
 pub use hash::RequestHash;
 pub use id::{ClusterId, Generation, IdError, ParticipantId, Position, TransactionId};
+pub use key::{IdempotencyKey, KeyError};
 pub use record::{Contradiction, Prepared, Reach, Record, recover};
 pub use request::{Limits, Members, Operation, Request, RequestError};
 pub use time::Timestamp;

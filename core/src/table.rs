@@ -1,17 +1,21 @@
 //! The replicated decision table: one write-once register for each transaction (R1), the participants'
-//! registrations, and the watermark below which transactions are closed (R7).
+//! registrations, the watermark below which transactions are closed (R7), and what idempotency keys stand for (R12).
 //!
 //! Every replica applies the same [`Command`]s in the same order with [`apply`] and so holds the same table. The
 //! commands are idempotent and monotone: applying a stretch of the log again, on top of a table that has some of
 //! it already, ends in the same table. So a replica that fell back to an older durable state simply applies
-//! again. That rests on two things that every leader keeps: it proposes the acknowledgement of a decision only after
-//! the decision, and to forget a transaction only when it has seen the watermark above it.
+//! again. That rests on a few things that every leader keeps: it proposes the acknowledgement of a decision only after
+//! the decision, to forget a transaction only when it has seen the watermark above it, and to bind a key or to
+//! free it only when it sees that it may.
 
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::convert::Infallible;
 
-use crate::{Decision, Generation, Members, ParticipantId, Position, RequestHash, Timestamp, TransactionId};
+use crate::{
+    Decision, Generation, IdempotencyKey, Members, ParticipantId, Position, RequestHash, Timestamp,
+    TransactionId,
+};
 
 /// One decided transaction.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -129,6 +133,16 @@ impl Default for Horizon {
     }
 }
 
+/// What a key stands for (R12). It is written before any member hears of the transaction, so that whoever takes over
+/// finds the one transaction that may have been started under the key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Binding {
+    /// The transaction.
+    pub transaction: TransactionId,
+    /// The request it was bound for.
+    pub request_hash: RequestHash,
+}
+
 /// A change to the table, replicated through the log.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Command {
@@ -155,6 +169,18 @@ pub enum Command {
         /// Which.
         transactions: Vec<TransactionId>,
     },
+    /// Let a key stand for a transaction, unless it stands for one.
+    Bind {
+        /// The key.
+        key: IdempotencyKey,
+        /// The transaction.
+        binding: Binding,
+    },
+    /// Free these keys, if the transactions that they stand for are closed and not kept for anybody.
+    Release {
+        /// Which.
+        keys: Vec<IdempotencyKey>,
+    },
 }
 
 /// What applying a command led to.
@@ -180,6 +206,10 @@ pub enum Applied {
     Advanced,
     /// What may be forgotten of it is.
     Forgotten,
+    /// What the key stands for: the transaction proposed, or the one that was there first.
+    Bound(Binding),
+    /// The keys that may be free are.
+    Released,
     /// The participant is registered.
     Registered,
     /// The participant knows less than it once did, and is not registered (R11).
@@ -200,6 +230,10 @@ pub enum Change {
     Horizon(Horizon),
     /// The decision record of a transaction is dropped.
     Forgotten(TransactionId),
+    /// A key stands for a transaction.
+    Binding(IdempotencyKey, Binding),
+    /// A key no longer stands for this transaction.
+    Released(IdempotencyKey, TransactionId),
 }
 
 /// Reads the table, wherever it is kept.
@@ -215,6 +249,9 @@ pub trait View {
 
     /// The horizon.
     fn horizon(&self) -> Result<Horizon, Self::Error>;
+
+    /// What a key stands for, if it stands for anything.
+    fn binding(&self, key: &IdempotencyKey) -> Result<Option<Binding>, Self::Error>;
 }
 
 /// Applies one command: returns the keys that change, and what to tell who proposed it. Pure but for the reads.
@@ -231,6 +268,8 @@ pub fn apply<V: View>(view: &V, command: &Command) -> Result<(Vec<Change>, Appli
         } => register(view, participant, registration),
         Command::Advance(horizon) => advance(view, *horizon),
         Command::Forget { transactions } => forget(view, transactions),
+        Command::Bind { key, binding } => bind(view, key, *binding),
+        Command::Release { keys } => release(view, keys),
     }
 }
 
@@ -346,6 +385,46 @@ fn forget<V: View>(view: &V, transactions: &[TransactionId]) -> Result<(Vec<Chan
     Ok((changes, Applied::Forgotten))
 }
 
+fn bind<V: View>(
+    view: &V,
+    key: &IdempotencyKey,
+    binding: Binding,
+) -> Result<(Vec<Change>, Applied), V::Error> {
+    let mut changes = Vec::new();
+    if let Some(known) = view.binding(key)? {
+        if !is_free(view, known)? {
+            return Ok((changes, Applied::Bound(known)));
+        }
+        changes.push(Change::Released(key.clone(), known.transaction));
+    }
+    // Also keeps an old log entry from binding again what has been released.
+    let horizon = view.horizon()?;
+    if horizon.has_closed(binding.transaction) {
+        let watermark = horizon.watermark;
+        return Ok((Vec::new(), Applied::Expired { watermark }));
+    }
+    changes.push(Change::Binding(key.clone(), binding));
+    Ok((changes, Applied::Bound(binding)))
+}
+
+/// A key is free again when its transaction is forgotten, or was never decided and never will be.
+fn is_free<V: View>(view: &V, binding: Binding) -> Result<bool, V::Error> {
+    let closed = view.horizon()?.has_closed(binding.transaction);
+    Ok(closed && view.record(binding.transaction)?.is_none())
+}
+
+fn release<V: View>(view: &V, keys: &[IdempotencyKey]) -> Result<(Vec<Change>, Applied), V::Error> {
+    let mut changes = Vec::new();
+    for key in keys {
+        if let Some(binding) = view.binding(key)?
+            && is_free(view, binding)?
+        {
+            changes.push(Change::Released(key.clone(), binding.transaction));
+        }
+    }
+    Ok((changes, Applied::Released))
+}
+
 fn register<V: View>(
     view: &V,
     participant: &ParticipantId,
@@ -386,6 +465,7 @@ fn register<V: View>(
 pub struct DecisionTable {
     records: BTreeMap<TransactionId, DecisionRecord>,
     registrations: BTreeMap<ParticipantId, Registration>,
+    bindings: BTreeMap<IdempotencyKey, Binding>,
     horizon: Horizon,
 }
 
@@ -408,6 +488,8 @@ impl DecisionTable {
                 }
                 Change::Horizon(horizon) => self.horizon = horizon,
                 Change::Forgotten(transaction) => drop(self.records.remove(&transaction)),
+                Change::Binding(key, binding) => drop(self.bindings.insert(key, binding)),
+                Change::Released(key, _) => drop(self.bindings.remove(&key)),
             }
         }
         applied
@@ -432,5 +514,9 @@ impl View for DecisionTable {
 
     fn horizon(&self) -> Result<Horizon, Infallible> {
         Ok(self.horizon)
+    }
+
+    fn binding(&self, key: &IdempotencyKey) -> Result<Option<Binding>, Infallible> {
+        Ok(self.bindings.get(key).copied())
     }
 }

@@ -8,11 +8,11 @@ use std::collections::BTreeMap;
 use proptest::collection::{btree_map, btree_set, vec};
 use proptest::prelude::*;
 use unanimo_core::table::{
-    Applied, Command, DecisionRecord, DecisionTable, Horizon, Proposal, Registration, View, Witness,
+    Applied, Binding, Command, DecisionRecord, DecisionTable, Horizon, Proposal, Registration, View, Witness,
 };
 use unanimo_core::{
-    AbortReason, Decision, Generation, Members, ParticipantId, Position, RequestHash, Timestamp,
-    TransactionId,
+    AbortReason, Decision, Generation, IdempotencyKey, Members, ParticipantId, Position, RequestHash,
+    Timestamp, TransactionId,
 };
 
 fn participant(number: u8) -> ParticipantId {
@@ -58,6 +58,28 @@ fn register(number: u8, address: &str, witness: Witness) -> Command {
             witness,
         },
     }
+}
+
+fn bind(key: &str, number: u8, request: u8) -> Command {
+    Command::Bind {
+        key: IdempotencyKey::new(key).unwrap(),
+        binding: binding(number, request),
+    }
+}
+
+fn binding(number: u8, request: u8) -> Binding {
+    Binding {
+        transaction: transaction(number),
+        request_hash: hash(request),
+    }
+}
+
+/// What a key stands for, unless it may stand for something else by now.
+fn bound(table: &DecisionTable, key: &IdempotencyKey) -> Option<Binding> {
+    let (Ok(binding), Ok(horizon)) = (table.binding(key), table.horizon());
+    binding.filter(|Binding { transaction, .. }| {
+        !horizon.has_closed(*transaction) || table.records().contains_key(transaction)
+    })
 }
 
 fn held(table: &DecisionTable, number: u8) -> Registration {
@@ -241,6 +263,42 @@ fn what_is_closed_is_forgotten_once_no_member_needs_it_and_refused_for_ever() {
     assert_eq!(left(&table), [transaction(4)]);
 }
 
+#[test]
+fn a_key_stands_for_the_first_transaction_bound_until_that_is_forgotten() {
+    let mut table = DecisionTable::new();
+    assert_eq!(table.apply(&bind("k", 1, 0)), Applied::Bound(binding(1, 0)));
+    for other in [bind("k", 1, 0), bind("k", 2, 0), bind("k", 2, 1)] {
+        assert_eq!(table.apply(&other), Applied::Bound(binding(1, 0)));
+    }
+    assert_eq!(table.apply(&bind("other", 2, 1)), Applied::Bound(binding(2, 1)));
+    let keys = || Command::Release {
+        keys: ["k", "other", "none"]
+            .map(|key| IdempotencyKey::new(key).unwrap())
+            .into(),
+    };
+    table.apply(&Command::Decide(decide(1, Decision::Commit)));
+    table.apply(&Command::Advance(closing_below(4)));
+    table.apply(&keys());
+    // The commit is kept for a member that has yet to hear of it, and its key with it; the other was never decided.
+    let key = |key| IdempotencyKey::new(key).unwrap();
+    assert_eq!(table.apply(&bind("k", 4, 0)), Applied::Bound(binding(1, 0)));
+    assert_eq!(table.binding(&key("other")), Ok(None));
+    table.apply(&Command::Acknowledge {
+        transaction: transaction(1),
+        participants: members(&[1, 2]),
+    });
+    assert!(table.records().is_empty());
+    let watermark = transaction(4);
+    assert_eq!(table.apply(&bind("k", 3, 0)), Applied::Expired { watermark });
+    assert_eq!(
+        table.apply(&bind("k", 4, 5)),
+        Applied::Bound(binding(4, 5)),
+        "it is free"
+    );
+    table.apply(&keys());
+    assert_eq!(table.binding(&key("k")), Ok(Some(binding(4, 5))));
+}
+
 fn commands() -> impl Strategy<Value = Command> {
     let someone = || (1u8..=3).prop_map(participant);
     let somewhen = || (0u64..4, 0u64..6).prop_map(|(generation, position)| witness(generation, position));
@@ -277,6 +335,11 @@ fn commands() -> impl Strategy<Value = Command> {
         btree_set(1u8..=3, 1..3).prop_map(|numbers| Command::Forget {
             transactions: numbers.into_iter().map(transaction).collect(),
         }),
+        (prop_oneof![Just("k"), Just("l")], 1u8..=4, 0u8..2)
+            .prop_map(|(key, number, request)| bind(key, number, request)),
+        prop_oneof![Just("k"), Just("l")].prop_map(|key| Command::Release {
+            keys: vec![IdempotencyKey::new(key).unwrap()],
+        }),
     ]
 }
 
@@ -288,8 +351,8 @@ fn closing_below(number: u8) -> Horizon {
     }
 }
 
-/// Logs as leaders write them: nobody acknowledges what is not decided, or forgets what is not closed. (Applied again
-/// behind a later decision, such an acknowledgement would count.)
+/// Logs as leaders write them: nobody acknowledges what is not decided, forgets what is not closed, binds a key that
+/// is bound, or frees one that may not be free. (Applied again behind a later decision, such an acknowledgement would count.)
 fn logs() -> impl Strategy<Value = Vec<Command>> {
     vec(commands(), 1..25).prop_map(|mut log| {
         let mut table = DecisionTable::new();
@@ -298,6 +361,11 @@ fn logs() -> impl Strategy<Value = Vec<Command>> {
             let too_early = match command {
                 Command::Acknowledge { transaction, .. } => !table.records().contains_key(transaction),
                 Command::Forget { transactions } => !transactions.iter().all(|id| horizon.has_closed(*id)),
+                Command::Bind { key, .. } => bound(&table, key).is_some(),
+                Command::Release { keys } => !keys.iter().all(|key| {
+                    let Ok(binding) = table.binding(key);
+                    binding.is_some() && bound(&table, key).is_none()
+                }),
                 Command::Decide(_) | Command::Register { .. } | Command::Advance(_) => false,
             };
             if !too_early {

@@ -5,8 +5,8 @@ use thiserror::Error;
 use tonic::Status;
 use unanimo_core::table::{Registration, Witness};
 use unanimo_core::{
-    AbortReason, ClusterId, Decision, Generation, IdError, Members, Operation, ParticipantId, Position,
-    RequestHash, TransactionId, Vote,
+    AbortReason, ClusterId, Decision, Generation, IdError, KeyError, Members, Operation, ParticipantId,
+    Position, RequestHash, TransactionId, Vote,
 };
 
 use crate::v1;
@@ -18,6 +18,9 @@ pub enum MalformedMessage {
     /// A name or id is not one.
     #[error(transparent)]
     Id(#[from] IdError),
+    /// An idempotency key is not one.
+    #[error(transparent)]
+    Key(#[from] KeyError),
     /// A field that must be there is not.
     #[error("field {field} is missing")]
     Missing {

@@ -4,10 +4,10 @@
 use bytes::Bytes;
 use prost::Message as _;
 use thiserror::Error;
-use unanimo_core::table::{Command, DecisionRecord, Horizon, Proposal, Registration, Witness};
+use unanimo_core::table::{Binding, Command, DecisionRecord, Horizon, Proposal, Registration, Witness};
 use unanimo_core::{
-    AbortReason, Branch, BranchPhase, ClusterId, Decision, Finish, Generation, Members, ParticipantId,
-    Position, Prepared, Record, Timestamp, TransactionId,
+    AbortReason, Branch, BranchPhase, ClusterId, Decision, Finish, Generation, IdempotencyKey, Members,
+    ParticipantId, Position, Prepared, Record, Timestamp, TransactionId,
 };
 
 use crate::MalformedMessage;
@@ -165,6 +165,30 @@ pub fn decode_horizon(bytes: &[u8]) -> Result<Horizon, UnreadableRecord> {
     Ok(horizon_from_disk(&disk::Horizon::decode(bytes)?)?)
 }
 
+fn binding_to_disk(binding: Binding) -> disk::Binding {
+    disk::Binding {
+        transaction: transaction_to_disk(binding.transaction),
+        request_hash: hash_to_wire(binding.request_hash),
+    }
+}
+
+fn binding_from_disk(binding: &disk::Binding) -> Result<Binding, MalformedMessage> {
+    Ok(Binding {
+        transaction: transaction_from_disk(&binding.transaction)?,
+        request_hash: hash_from_wire(&binding.request_hash)?,
+    })
+}
+
+/// What a key stands for as the value of a table.
+pub fn encode_binding(binding: Binding) -> Vec<u8> {
+    binding_to_disk(binding).encode_to_vec()
+}
+
+/// What a key stands for, as a table's value holds it.
+pub fn decode_binding(bytes: &[u8]) -> Result<Binding, UnreadableRecord> {
+    Ok(binding_from_disk(&disk::Binding::decode(bytes)?)?)
+}
+
 /// Commands as the payload of one Raft entry.
 pub fn encode_commands(commands: &[Command]) -> Bytes {
     disk::CommandBatch {
@@ -185,7 +209,9 @@ pub fn decode_commands(bytes: Bytes) -> Result<Vec<Command>, UnreadableRecord> {
 }
 
 fn command_to_disk(command: &Command) -> disk::Command {
-    use disk::command::{Acknowledge, Command as Kind, Decide, Forget, Register, Witness as DiskWitness};
+    use disk::command::{
+        Acknowledge, Bind, Command as Kind, Decide, Forget, Register, Release, Witness as DiskWitness,
+    };
     let kind = match command {
         Command::Decide(proposal) => Kind::Decide(Decide {
             transaction: transaction_to_disk(proposal.transaction),
@@ -221,6 +247,13 @@ fn command_to_disk(command: &Command) -> disk::Command {
         Command::Advance(horizon) => Kind::Advance(horizon_to_disk(*horizon)),
         Command::Forget { transactions } => Kind::Forget(Forget {
             transactions: transactions.iter().copied().map(transaction_to_disk).collect(),
+        }),
+        Command::Bind { key, binding } => Kind::Bind(Bind {
+            key: key.to_string(),
+            binding: Some(binding_to_disk(*binding)),
+        }),
+        Command::Release { keys } => Kind::Release(Release {
+            keys: keys.iter().map(ToString::to_string).collect(),
         }),
     };
     disk::Command { command: Some(kind) }
@@ -262,6 +295,17 @@ fn command_from_disk(command: disk::Command) -> Result<Command, MalformedMessage
                 .transactions
                 .iter()
                 .map(|id| transaction_from_disk(id))
+                .collect::<Result<_, _>>()?,
+        },
+        Kind::Bind(bind) => Command::Bind {
+            key: IdempotencyKey::new(&bind.key)?,
+            binding: binding_from_disk(&bind.binding.ok_or(missing("binding"))?)?,
+        },
+        Kind::Release(release) => Command::Release {
+            keys: release
+                .keys
+                .iter()
+                .map(|key| IdempotencyKey::new(key))
                 .collect::<Result<_, _>>()?,
         },
     })

@@ -7,10 +7,10 @@ use std::collections::BTreeSet;
 
 use bytes::Bytes;
 use proptest::prelude::*;
-use unanimo_core::table::{Command, DecisionRecord, Proposal, Registration, Witness};
+use unanimo_core::table::{Binding, Command, DecisionRecord, Horizon, Proposal, Registration, Witness};
 use unanimo_core::{
-    AbortReason, Branch, ClusterId, Decision, Finish, Generation, Members, Operation, ParticipantId,
-    Position, Prepared, Record, RequestHash, Timestamp, TransactionId, Vote,
+    AbortReason, Branch, ClusterId, Decision, Finish, Generation, IdempotencyKey, Members, Operation,
+    ParticipantId, Position, Prepared, Record, RequestHash, Timestamp, TransactionId, Vote,
 };
 use unanimo_proto::storage::{
     decode_commands, decode_decision_record, decode_finished_branch, decode_participant_record,
@@ -97,7 +97,33 @@ fn command() -> impl Strategy<Value = Command> {
             participant,
             registration,
         });
-    prop_oneof![decide, acknowledge, register]
+    let horizon = (any::<u64>(), transaction()).prop_map(|(time, watermark)| Horizon {
+        time: Timestamp::from_unix_ms(time),
+        watermark,
+    });
+    let forget =
+        prop::collection::vec(transaction(), 0..4).prop_map(|transactions| Command::Forget { transactions });
+    let bind = (key(), transaction(), hash()).prop_map(|(key, transaction, request_hash)| Command::Bind {
+        key,
+        binding: Binding {
+            transaction,
+            request_hash,
+        },
+    });
+    let release = prop::collection::vec(key(), 0..4).prop_map(|keys| Command::Release { keys });
+    prop_oneof![
+        decide,
+        acknowledge,
+        register,
+        horizon.prop_map(Command::Advance),
+        forget,
+        bind,
+        release
+    ]
+}
+
+fn key() -> impl Strategy<Value = IdempotencyKey> {
+    "[ -~]{1,128}".prop_map(|key| IdempotencyKey::new(&key).unwrap())
 }
 
 fn record() -> impl Strategy<Value = Record> {

@@ -22,7 +22,7 @@ use unanimo_proto::v1::{GetStatusRequest, admin_client::AdminClient};
 
 use super::{DriverError, Shared};
 use crate::config::RetentionConfig;
-use crate::raft::{Forgettable, Replica};
+use crate::raft::{Forgettable, Releasable, Replica};
 
 /// How long another node's clock is waited for.
 const PATIENCE: Duration = Duration::from_millis(500);
@@ -30,6 +30,8 @@ const PATIENCE: Duration = Duration::from_millis(500);
 const HASTE: u32 = 64;
 /// Records that are dropped by one command. Their ids take 16 KiB of the log.
 const PAGE: usize = 1024;
+/// Idempotency keys that are freed by one command. They take as much as 16 KiB of the log, too.
+const KEYS_PER_PAGE: usize = 128;
 
 /// What the clocks of a majority say.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -143,7 +145,7 @@ pub(super) async fn forget_as_time_passes(weak: &Weak<Shared>) {
             // Another time: that nothing is forgotten meanwhile does no harm.
             tracing::debug!(%error, "the cluster's time stands still");
         }
-        if let Err(error) = forget_what_is_closed(&shared).await {
+        if let Err(error) = forget(&shared).await {
             tracing::debug!(%error, "old transactions are forgotten later");
         }
         let tick = shared.age.retention.tick();
@@ -172,6 +174,27 @@ async fn advance(shared: &Shared, since: &mut Instant) -> Result<(), DriverError
 /// The window by a time that may run fast.
 fn lengthened(window: Duration) -> Duration {
     window + window / HASTE
+}
+
+async fn forget(shared: &Shared) -> Result<(), DriverError> {
+    forget_what_is_closed(shared).await?;
+    release_keys(shared).await
+}
+
+/// An idempotency key is free again when its transaction is forgotten.
+async fn release_keys(shared: &Shared) -> Result<(), DriverError> {
+    let mut after = None;
+    loop {
+        let page = shared.replica.releasable(after, KEYS_PER_PAGE);
+        let page = page.map_err(|error| DriverError::StorageFailed(error.to_string()))?;
+        let Some(Releasable { last, keys }) = page else {
+            return Ok(());
+        };
+        after = Some(last);
+        if !keys.is_empty() {
+            shared.propose(Command::Release { keys }).await?;
+        }
+    }
 }
 
 async fn forget_what_is_closed(shared: &Shared) -> Result<(), DriverError> {

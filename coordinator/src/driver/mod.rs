@@ -24,10 +24,10 @@ use thiserror::Error;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use unanimo_core::table::{Applied, Command, DecisionRecord, Horizon, Proposal};
+use unanimo_core::table::{Applied, Binding, Command, DecisionRecord, Horizon, Proposal};
 use unanimo_core::{
-    AbortReason, ClusterId, Decision, Members, ParticipantId, Request, RequestError, RequestHash,
-    Transaction, TransactionEffect, TransactionId, TransactionInput,
+    AbortReason, ClusterId, Decision, IdempotencyKey, Members, ParticipantId, Request, RequestError,
+    RequestHash, Transaction, TransactionEffect, TransactionId, TransactionInput,
 };
 use unanimo_proto::transport::{Clock, Connector};
 use unanimo_proto::{Inquiry, InquiryAnswer, Registering};
@@ -203,6 +203,90 @@ impl Driver {
             shared.stop.clone(),
         ));
         Self { shared }
+    }
+
+    /// Runs a one-shot request under an idempotency key: the transaction that the key stands for, which is this one if
+    /// it is the first. Returns which one it is.
+    ///
+    /// The key is bound in the table before anything is started. So whoever leads next finds the one transaction that
+    /// may be running under the key, and its promises decide (R6, R12).
+    pub(crate) async fn submit_with_key(
+        &self,
+        key: IdempotencyKey,
+        transaction: TransactionId,
+        request: &Request,
+        voting_timeout: Duration,
+    ) -> Result<(TransactionId, Decision), DriverError> {
+        let asked = request.hash();
+        let binding = match self.bound(&key)? {
+            Some(binding) => binding,
+            None => self.bind(key, transaction, request).await?,
+        };
+        let Binding {
+            transaction,
+            request_hash: stored,
+        } = binding;
+        if stored != asked {
+            return Err(DriverError::Mismatch {
+                transaction,
+                stored,
+                asked,
+            });
+        }
+        let decision = self.submit(transaction, request, voting_timeout).await?;
+        Ok((transaction, decision))
+    }
+
+    /// What a key stands for, unless it has had its time.
+    fn bound(&self, key: &IdempotencyKey) -> Result<Option<Binding>, DriverError> {
+        let shared = &self.shared;
+        shared.leading()?;
+        let horizon = shared.horizon()?;
+        let binding = shared.replica.binding(key);
+        let Some(binding) = binding.map_err(|error| DriverError::StorageFailed(error.to_string()))? else {
+            return Ok(None);
+        };
+        let open = !horizon.has_closed(binding.transaction);
+        let kept = open || shared.record(binding.transaction)?.is_some();
+        Ok(kept.then_some(binding))
+    }
+
+    async fn bind(
+        &self,
+        key: IdempotencyKey,
+        transaction: TransactionId,
+        request: &Request,
+    ) -> Result<Binding, DriverError> {
+        let shared = &self.shared;
+        let request_hash = request.hash();
+        // What is refused binds nothing.
+        let horizon = shared.horizon()?;
+        if let Some(record) = shared.record(transaction)? {
+            let stored = record.request_hash;
+            if stored != request_hash {
+                return Err(DriverError::Mismatch {
+                    transaction,
+                    stored,
+                    asked: request_hash,
+                });
+            }
+        } else {
+            shared.age.check(transaction, horizon)?;
+            request.check(shared.limits.request())?;
+            shared.check_registered(&request.branches().keys().cloned().collect())?;
+        }
+        let binding = Binding {
+            transaction,
+            request_hash,
+        };
+        match shared.propose(Command::Bind { key, binding }).await? {
+            Applied::Bound(binding) => Ok(binding),
+            Applied::Expired { watermark } => Err(DriverError::Expired {
+                transaction,
+                watermark,
+            }),
+            other => unreachable!("a key was to be bound, the table applied {other:?}"),
+        }
     }
 
     /// Runs a one-shot request, or joins the run of the same request, and waits for the answer (R12).

@@ -60,6 +60,6 @@ pub use error::StartError;
 pub(crate) use error::{MembershipError, ProposeError};
 pub(crate) use replica::Replica;
 pub(crate) use service::RaftService;
-pub(crate) use table_view::Forgettable;
+pub(crate) use table_view::{Forgettable, Releasable};
 pub use types::{Background, NodeId};
 pub(crate) use types::{Leader, Leadership, NodeStatus, ReplicaOptions, ReplicaParts, ReplicaStatus, Role};

@@ -12,8 +12,8 @@ use openraft::metrics::WaitError;
 use openraft::{ReadPolicy, ServerState};
 use tokio::sync::{Notify, Semaphore, watch};
 use tokio_util::sync::{CancellationToken, DropGuard};
-use unanimo_core::table::{Applied, Command, DecisionRecord, Horizon, Registration};
-use unanimo_core::{ParticipantId, TransactionId};
+use unanimo_core::table::{Applied, Binding, Command, DecisionRecord, Horizon, Registration};
+use unanimo_core::{IdempotencyKey, ParticipantId, TransactionId};
 use unanimo_proto::storage::{decode_registration, encode_commands};
 
 use super::admission::Admission;
@@ -27,7 +27,7 @@ use super::service::RaftService;
 use super::state_machine::StateMachine;
 use super::status;
 use super::storage::Storage;
-use super::table_view::{self, Forgettable, REGISTRATIONS, ReadTableError, UNENDED};
+use super::table_view::{self, Forgettable, REGISTRATIONS, ReadTableError, Releasable, UNENDED};
 use super::type_config::{Commands, TypeConfig};
 use super::{
     Background, Leader, Leadership, ProposeError, ReplicaOptions, ReplicaParts, ReplicaStatus, StartError,
@@ -262,6 +262,29 @@ impl Replica {
         limit: usize,
     ) -> Result<Option<Forgettable>, ReadTableError> {
         table_view::forgettable(&*self.shared.storage.table, after, limit)
+    }
+
+    /// What an idempotency key stands for, as far as this node has applied.
+    ///
+    /// # Errors
+    ///
+    /// The table has failed; so has the replica.
+    pub(crate) fn binding(&self, key: &IdempotencyKey) -> Result<Option<Binding>, ReadTableError> {
+        table_view::binding(&*self.shared.storage.table, key)
+    }
+
+    /// What may be free of the first `limit` idempotency keys of closed transactions after `after`; none when there are no
+    /// more.
+    ///
+    /// # Errors
+    ///
+    /// The table has failed; so has the replica.
+    pub(crate) fn releasable(
+        &self,
+        after: Option<Vec<u8>>,
+        limit: usize,
+    ) -> Result<Option<Releasable>, ReadTableError> {
+        table_view::releasable(&*self.shared.storage.table, after, limit)
     }
 
     /// Every participant that this node knows of, in the order of their names.

@@ -7,13 +7,14 @@
 
 use std::io;
 
-use unanimo_proto::storage::decode_decision_record;
+use unanimo_proto::storage::{decode_binding, decode_decision_record};
 use unanimo_table::{Batch, Table, TableError};
 
 use super::snapshot_file::Pair;
 use super::snapshot_store::SnapshotFile;
 use super::table_view::{
-    APPLIED, HORIZON, INSTALLING, RECORDS, REGISTRATIONS, UNENDED, put_record, transaction_of, unended_key,
+    APPLIED, BINDINGS, BOUND, HORIZON, INSTALLING, RECORDS, REGISTRATIONS, UNENDED, put_binding, put_record,
+    remove_binding, transaction_of, unended_key,
 };
 
 /// A batch is applied when it adds up to this, in bytes.
@@ -41,7 +42,7 @@ pub(super) fn install(table: &dyn Table, snapshot: &SnapshotFile) -> io::Result<
 
 /// Empties a table.
 pub(super) fn wipe(table: &dyn Table) -> Result<(), TableError> {
-    for (from, until) in [RECORDS, HORIZON, REGISTRATIONS, UNENDED] {
+    for (from, until) in [RECORDS, HORIZON, BINDINGS, BOUND, REGISTRATIONS, UNENDED] {
         loop {
             let page = table.scan(from, Some(until), PAGE)?;
             if page.is_empty() {
@@ -83,6 +84,11 @@ impl<'a> Changes<'a> {
             let transaction = transaction_of(&key).map_err(io::Error::other)?;
             let record = decode_decision_record(&value).map_err(io::Error::other)?;
             put_record(&mut self.batch, transaction, value, &record);
+        } else if key.starts_with(BINDINGS.0) {
+            let binding = decode_binding(&value).map_err(io::Error::other)?;
+            // The key may have stood for another transaction here.
+            self.remove_bound(&key)?;
+            put_binding(&mut self.batch, key, value, binding.transaction);
         } else {
             self.batch.put(key, value);
         }
@@ -102,7 +108,9 @@ impl<'a> Changes<'a> {
             };
             from = [last, [0].as_slice()].concat();
             for (key, _) in page {
-                let belongs = key.starts_with(RECORDS.0) || key.starts_with(REGISTRATIONS.0);
+                let belongs = [RECORDS, BINDINGS, REGISTRATIONS]
+                    .iter()
+                    .any(|(prefix, _)| key.starts_with(prefix));
                 if !belongs || kept.binary_search_by(|(kept, _)| kept.cmp(&key)).is_ok() {
                     continue;
                 }
@@ -111,10 +119,22 @@ impl<'a> Changes<'a> {
                     self.batch
                         .remove(unended_key(transaction_of(&key).map_err(io::Error::other)?));
                 }
+                if key.starts_with(BINDINGS.0) {
+                    self.remove_bound(&key)?;
+                }
                 self.batch.remove(key);
                 self.flush_if_large()?;
             }
         }
+    }
+
+    /// Removes what the table has of an idempotency key.
+    fn remove_bound(&mut self, key: &[u8]) -> io::Result<()> {
+        if let Some(value) = self.table.get(key).map_err(io::Error::other)? {
+            let binding = decode_binding(&value).map_err(io::Error::other)?;
+            remove_binding(&mut self.batch, key.to_vec(), binding.transaction);
+        }
+        Ok(())
     }
 
     fn flush_if_large(&mut self) -> io::Result<()> {

@@ -6,7 +6,7 @@
 //! idempotent, so that does no harm.
 //!
 //! A snapshot shows the table as it was at one entry, although applying goes on: see
-//! [`before_images`](super::before_images). It holds the decision records, the horizon and the registrations; what follows from
+//! [`before_images`](super::before_images). It holds the decision records, the horizon, what idempotency keys stand for and the registrations; what follows from
 //! them is worked out when it is installed.
 
 use std::io;
@@ -25,7 +25,9 @@ use super::before_images::{BeforeImages, Past};
 use super::failure::Failure;
 use super::snapshot_install;
 use super::snapshot_store::{SnapshotFile, SnapshotStore};
-use super::table_view::{APPLIED, HORIZON, INSTALLING, Overlay, RECORDS, REGISTRATIONS, ReadTableError};
+use super::table_view::{
+    APPLIED, BINDINGS, HORIZON, INSTALLING, Overlay, RECORDS, REGISTRATIONS, ReadTableError,
+};
 use super::type_config::{Commands, Entry, LogId, Outcome, SnapshotMeta, StoredMembership, TypeConfig};
 use super::{Background, StartError};
 
@@ -123,7 +125,7 @@ impl Shared {
         self.table.checkpoint().map_err(io::Error::other)?;
         let (past, state) = self.past();
         self.snapshots.build(&state, |writer| {
-            for range in [RECORDS, HORIZON, REGISTRATIONS] {
+            for range in [RECORDS, HORIZON, BINDINGS, REGISTRATIONS] {
                 past.read(range, |entries| {
                     entries.iter().try_for_each(|(key, value)| writer.put(key, value))
                 })?;

@@ -5,22 +5,24 @@
 //! | `d` + transaction | its decision record |
 //! | `u` + transaction | nothing: the transaction is decided and some member has yet to acknowledge it |
 //! | `h` | the horizon: how far the cluster has come in time, and below which transaction everything is closed |
+//! | `k` + idempotency key | the transaction and request that it stands for |
 //! | `r` + participant | its registration |
+//! | `t` + transaction + idempotency key | nothing: the key stands for the transaction |
 //! | `m/applied` | how far the log is applied; written in the same batch as what the entries change |
 //! | `m/installing` | a snapshot is replacing the contents; what is here must not be relied on |
 //!
-//! The `u` keys follow from the records. They are there so that a new leader finds what is unfinished without
-//! reading everything.
+//! The `u` keys follow from the records, and the `t` keys from the bindings. They are there so that a leader finds what
+//! is unfinished, and which idempotency keys have had their time, without reading everything.
 
 use std::collections::BTreeMap;
 use std::io;
 
 use thiserror::Error;
-use unanimo_core::table::{Change, DecisionRecord, Horizon, Registration, View};
-use unanimo_core::{ParticipantId, TransactionId};
+use unanimo_core::table::{Binding, Change, DecisionRecord, Horizon, Registration, View};
+use unanimo_core::{IdempotencyKey, ParticipantId, TransactionId};
 use unanimo_proto::storage::{
-    UnreadableRecord, decode_decision_record, decode_horizon, decode_registration, encode_decision_record,
-    encode_horizon, encode_registration,
+    UnreadableRecord, decode_binding, decode_decision_record, decode_horizon, decode_registration,
+    encode_binding, encode_decision_record, encode_horizon, encode_registration,
 };
 use unanimo_table::{Batch, Table, TableError};
 
@@ -30,6 +32,10 @@ pub(super) const INSTALLING: &[u8] = b"m/installing";
 pub(super) const RECORDS: (&[u8], &[u8]) = (b"d", b"e");
 /// The horizon; one key.
 pub(super) const HORIZON: (&[u8], &[u8]) = (b"h", b"i");
+/// What idempotency keys stand for.
+pub(super) const BINDINGS: (&[u8], &[u8]) = (b"k", b"l");
+/// Which idempotency keys stand for a transaction.
+pub(super) const BOUND: (&[u8], &[u8]) = (b"t", b"u");
 /// The registrations.
 pub(super) const REGISTRATIONS: (&[u8], &[u8]) = (b"r", b"s");
 /// What is unfinished.
@@ -62,6 +68,16 @@ pub(super) fn unended_key(transaction: TransactionId) -> Vec<u8> {
 
 pub(super) fn registration_key(participant: &ParticipantId) -> Vec<u8> {
     key(b'r', participant.as_str().as_bytes())
+}
+
+pub(super) fn binding_key(key: &IdempotencyKey) -> Vec<u8> {
+    self::key(b'k', key.as_str().as_bytes())
+}
+
+pub(super) fn bound_key(transaction: TransactionId, key: &[u8]) -> Vec<u8> {
+    let mut bound = self::key(b't', &transaction.as_u128().to_be_bytes());
+    bound.extend_from_slice(key);
+    bound
 }
 
 fn key(prefix: u8, rest: &[u8]) -> Vec<u8> {
@@ -111,6 +127,56 @@ pub(super) fn horizon(table: &dyn Table) -> Result<Horizon, ReadTableError> {
     Ok(horizon.unwrap_or_default())
 }
 
+pub(super) fn binding(table: &dyn Table, key: &IdempotencyKey) -> Result<Option<Binding>, ReadTableError> {
+    let value = table.get(&binding_key(key))?;
+    Ok(value.map(|value| decode_binding(&value)).transpose()?)
+}
+
+/// Puts a binding, and with it what follows from it.
+pub(super) fn put_binding(batch: &mut Batch, key: Vec<u8>, encoded: Vec<u8>, transaction: TransactionId) {
+    batch.put(bound_key(transaction, &key[1..]), Vec::new());
+    batch.put(key, encoded);
+}
+
+/// Removes a binding, and with it what follows from it.
+pub(super) fn remove_binding(batch: &mut Batch, key: Vec<u8>, transaction: TransactionId) {
+    batch.remove(bound_key(transaction, &key[1..]));
+    batch.remove(key);
+}
+
+/// A stretch of the idempotency keys of closed transactions.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Releasable {
+    /// Where the next stretch begins, behind this.
+    pub(crate) last: Vec<u8>,
+    /// Those of the stretch whose transaction has no record any more.
+    pub(crate) keys: Vec<IdempotencyKey>,
+}
+
+/// What may be free of the first `limit` keys of closed transactions after `after`; none when there are no more.
+pub(super) fn releasable(
+    table: &dyn Table,
+    after: Option<Vec<u8>>,
+    limit: usize,
+) -> Result<Option<Releasable>, ReadTableError> {
+    let until = bound_key(horizon(table)?.watermark, &[]);
+    let from = after.map_or_else(|| BOUND.0.to_vec(), |after| [after.as_slice(), &[0]].concat());
+    let mut keys = Vec::new();
+    let mut last = None;
+    for (bound, _) in table.scan(&from, Some(&until), limit)? {
+        let (transaction, key) = bound.split_at(17.min(bound.len()));
+        if record(table, transaction_of(transaction)?)?.is_none() {
+            let key = IdempotencyKey::new(&String::from_utf8_lossy(key));
+            keys.push(
+                key.map_err(unanimo_proto::MalformedMessage::from)
+                    .map_err(UnreadableRecord::from)?,
+            );
+        }
+        last = Some(bound);
+    }
+    Ok(last.map(|last| Releasable { last, keys }))
+}
+
 /// A stretch of the closed transactions.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Forgettable {
@@ -150,6 +216,8 @@ pub(super) struct Overlay<'a> {
     /// None for one that is forgotten.
     records: BTreeMap<TransactionId, Option<DecisionRecord>>,
     registrations: BTreeMap<ParticipantId, Registration>,
+    /// None for one that is free.
+    bindings: BTreeMap<IdempotencyKey, Option<Binding>>,
     horizon: Option<Horizon>,
     batch: Batch,
     /// No less than what the batch adds up to.
@@ -163,6 +231,7 @@ impl<'a> Overlay<'a> {
             table,
             records,
             registrations,
+            bindings: BTreeMap::new(),
             horizon: None,
             batch: Batch::new(),
             bytes: 0,
@@ -195,6 +264,17 @@ impl<'a> Overlay<'a> {
                     .remove(record_key(transaction))
                     .remove(unended_key(transaction));
                 self.records.insert(transaction, None);
+            }
+            Change::Binding(key, binding) => {
+                self.bytes += 512;
+                let encoded = encode_binding(binding);
+                put_binding(&mut self.batch, binding_key(&key), encoded, binding.transaction);
+                self.bindings.insert(key, Some(binding));
+            }
+            Change::Released(key, transaction) => {
+                self.bytes += 512;
+                remove_binding(&mut self.batch, binding_key(&key), transaction);
+                self.bindings.insert(key, None);
             }
         }
     }
@@ -244,5 +324,12 @@ impl View for Overlay<'_> {
 
     fn horizon(&self) -> Result<Horizon, ReadTableError> {
         self.horizon.map_or_else(|| horizon(self.table), Ok)
+    }
+
+    fn binding(&self, key: &IdempotencyKey) -> Result<Option<Binding>, ReadTableError> {
+        match self.bindings.get(key) {
+            Some(known) => Ok(*known),
+            None => binding(self.table, key),
+        }
     }
 }

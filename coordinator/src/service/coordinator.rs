@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tonic::transport::Channel;
 use tonic::{Request, Response, Status};
-use unanimo_core::{ClusterId, Decision, Members, ParticipantId, TransactionId};
+use unanimo_core::{ClusterId, Decision, IdempotencyKey, Members, ParticipantId, TransactionId};
 use unanimo_proto::v1::coordinator_client::CoordinatorClient;
 use unanimo_proto::v1::{self, coordinator_server::Coordinator};
 use unanimo_proto::{
@@ -106,6 +106,10 @@ impl Coordinator for CoordinatorService {
         let (metadata, _, message) = request.into_parts();
         check_cluster(&self.cluster, &message.cluster)?;
         let transaction = transaction_from_wire(&message.transaction)?;
+        let key = match message.idempotency_key.as_str() {
+            "" => None,
+            key => Some(IdempotencyKey::new(key).map_err(MalformedMessage::from)?),
+        };
         if !self.driver.is_ready() {
             return self
                 .forwarder
@@ -119,7 +123,17 @@ impl Coordinator for CoordinatorService {
         // As large as any node may allow: the driver knows whether the limits of this one matter.
         let request = unanimo_core::Request::new(branches, unanimo_core::Limits::default())
             .map_err(|error| refusal(ErrorReason::Malformed, error.to_string()))?;
-        let decision = self.driver.submit(transaction, &request, timeout).await?;
+        let (transaction, decision) = match key {
+            Some(key) => {
+                self.driver
+                    .submit_with_key(key, transaction, &request, timeout)
+                    .await?
+            }
+            None => (
+                transaction,
+                self.driver.submit(transaction, &request, timeout).await?,
+            ),
+        };
         Ok(Response::new(v1::SubmitReply {
             cluster: self.cluster.to_string(),
             transaction: transaction.to_string(),

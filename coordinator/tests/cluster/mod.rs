@@ -297,6 +297,7 @@ pub(crate) fn submit_request(
         operation: operation.as_bytes().to_vec().into(),
     };
     v1::SubmitRequest {
+        idempotency_key: String::new(),
         cluster: "test".to_owned(),
         transaction: transaction.to_string(),
         branches: branches.iter().map(branch).collect(),

@@ -366,6 +366,13 @@ pub(crate) fn command_line(command: &Command, names: &Names) -> String {
             let names: Vec<String> = transactions.iter().map(|id| transaction_name(*id)).collect();
             format!("{} forgotten", names.join(", "))
         }
+        Command::Bind { key, binding } => {
+            format!(
+                "key {key} of {}",
+                names.request(binding.transaction, binding.request_hash)
+            )
+        }
+        Command::Release { keys } => format!("keys {keys:?} free"),
     }
 }
 
@@ -388,7 +395,12 @@ fn applied_line(command: &Command, applied: &Applied, names_of: &Names) -> Strin
             }
         }
         Applied::Expired { .. } => format!("table refuses {}: it is closed", command_line(command, names_of)),
-        Applied::Acknowledged | Applied::Registered | Applied::Advanced | Applied::Forgotten => {
+        Applied::Acknowledged
+        | Applied::Registered
+        | Applied::Advanced
+        | Applied::Forgotten
+        | Applied::Bound(_)
+        | Applied::Released => {
             format!("table holds {}", command_line(command, names_of))
         }
         Applied::Superseded { participants } => {

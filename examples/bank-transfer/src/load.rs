@@ -198,8 +198,6 @@ pub(crate) async fn submit(
     match client.submit(transaction, branches, patience).await {
         Ok(decision) => Told::Decided(decision),
         Err(error @ SubmitError::Refused { .. }) => Told::Refused(error.to_string()),
-        Err(error @ (SubmitError::Expired { .. } | SubmitError::Unknown { .. })) => {
-            Told::Unknown(error.to_string())
-        }
+        Err(error) => Told::Unknown(error.to_string()),
     }
 }

@@ -7,9 +7,10 @@ use std::sync::Arc;
 use openraft::EntryPayload;
 use openraft::storage::IOFlushed;
 use openraft::type_config::TypeConfigExt;
-use unanimo_core::table::{Command, Proposal, Registration, Witness};
+use unanimo_core::table::{Binding, Command, Proposal, Registration, Witness};
 use unanimo_core::{
-    ClusterId, Decision, Generation, Members, ParticipantId, Position, RequestHash, Timestamp, TransactionId,
+    ClusterId, Decision, Generation, IdempotencyKey, Members, ParticipantId, Position, RequestHash,
+    Timestamp, TransactionId,
 };
 use unanimo_journal::{Options, SimulatedDisk};
 use unanimo_proto::storage::encode_commands;
@@ -64,6 +65,21 @@ pub(super) fn decide(number: u64, count: u64, position: u64) -> Command {
         members: all,
         decided_at: Timestamp::from_unix_ms(1_700_000_000_000 + number),
     })
+}
+
+pub(super) fn key(number: u64) -> IdempotencyKey {
+    IdempotencyKey::new(&format!("key {number}")).unwrap()
+}
+
+/// Key and transaction of these numbers.
+pub(super) fn bind(number: u64, of: u64) -> Command {
+    Command::Bind {
+        key: key(number),
+        binding: Binding {
+            transaction: transaction(of),
+            request_hash: RequestHash::of_members(&members([of])),
+        },
+    }
 }
 
 pub(super) fn acknowledge(number: u64, from: impl IntoIterator<Item = u64>) -> Command {

@@ -11,14 +11,14 @@ use unanimo_journal::{Disk as _, SimulatedDisk};
 use unanimo_table::{Batch, Entry as Pair, MemoryTable, Table, TableError};
 
 use super::fixture::{
-    Choice, acknowledge, apply, cluster_id, contents, decide, entry, log_id, membership, register, snapshots,
-    state_machine, transaction,
+    Choice, acknowledge, apply, bind, cluster_id, contents, decide, entry, key, log_id, membership, register,
+    snapshots, state_machine, transaction,
 };
 use crate::raft::Background;
 use crate::raft::failure::Failure;
 use crate::raft::snapshot_store::SnapshotStore;
 use crate::raft::state_machine::StateMachine;
-use crate::raft::table_view::{HORIZON, RECORDS, REGISTRATIONS};
+use crate::raft::table_view::{BINDINGS, HORIZON, RECORDS, REGISTRATIONS};
 use crate::raft::type_config::Entry;
 
 /// Entries of random commands about few participants and transactions, so that they meet each other.
@@ -38,9 +38,13 @@ fn random_log(choice: &mut Choice, length: u64) -> Vec<Entry> {
 }
 
 fn random_command(choice: &mut Choice) -> Command {
-    match choice.below(9) {
+    match choice.below(11) {
         0 => register(choice.below(6), 1 + choice.below(4), choice.below(50)),
         8 => close_and_forget(choice.below(8), choice),
+        9 => bind(choice.below(12), choice.below(60)),
+        10 => Command::Release {
+            keys: (0..12).filter(|_| choice.below(2) == 0).map(key).collect(),
+        },
         1..=4 => decide(choice.below(60), 1 + choice.below(5), choice.below(50)),
         _ => acknowledge(
             choice.below(60),
@@ -83,7 +87,7 @@ async fn a_snapshot_shows_one_entry_although_applying_goes_on() {
         let (past, state) = machine.past();
         assert_eq!(state.last_applied, Some(log_id(1, cut as u64 - 1)));
         let mut seen = Vec::new();
-        for range in [RECORDS, HORIZON, REGISTRATIONS] {
+        for range in [RECORDS, HORIZON, BINDINGS, REGISTRATIONS] {
             past.read(range, |entries| {
                 seen.extend(entries);
                 apply(&mut writer, rest.by_ref().take(2).collect::<Vec<_>>())
@@ -92,7 +96,11 @@ async fn a_snapshot_shows_one_entry_although_applying_goes_on() {
             })
             .unwrap();
         }
-        let of_snapshot = |(key, _): &&Pair| [b"d", b"h", b"r"].iter().any(|prefix| key.starts_with(*prefix));
+        let of_snapshot = |(key, _): &&Pair| {
+            [b"d", b"h", b"k", b"r"]
+                .iter()
+                .any(|prefix| key.starts_with(*prefix))
+        };
         let now = contents(&*table);
         assert_eq!(
             seen,
@@ -141,7 +149,15 @@ async fn an_installed_snapshot_replaces_what_was_there() {
         time: Timestamp::from_unix_ms(7),
         watermark: transaction(9),
     });
-    let commands = |index| [decide(index * 2, 3, 1), acknowledge(4, 0..3), closing.clone()];
+    let commands = |index| {
+        let decide = decide(index * 2, 3, 1);
+        [
+            decide,
+            acknowledge(4, 0..3),
+            closing.clone(),
+            bind(index, index * 2),
+        ]
+    };
     let entries = (1..40).map(|index| entry(2, index, &commands(index)));
     apply(
         &mut machine,
@@ -154,7 +170,13 @@ async fn an_installed_snapshot_replaces_what_was_there() {
     let store = snapshots(&SimulatedDisk::new());
     let mut other = state_machine(&follower, &store);
     let commands: Vec<Command> = (0..20)
-        .flat_map(|index| [decide(index * 3, 2, 1), register(index, 1, 1)])
+        .flat_map(|index| {
+            [
+                decide(index * 3, 2, 1),
+                register(index, 1, 1),
+                bind(index * 2, index),
+            ]
+        })
         .collect();
     apply(&mut other, [membership(1, 0, [7]), entry(1, 1, &commands)])
         .await
