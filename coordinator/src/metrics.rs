@@ -193,7 +193,12 @@ pub(crate) fn describe() {
     for name in [ADOPTED, INQUIRY_CALLS, LEADER_CHANGES, FORGOTTEN] {
         counter!(name).absolute(0);
     }
-    for answer in [Answered::Committed, Answered::Aborted, Answered::Undecided] {
+    for answer in [
+        Answered::Committed,
+        Answered::Aborted,
+        Answered::Undecided,
+        Answered::Refused,
+    ] {
         counter!(INQUIRIES, "answer" => answer.label()).absolute(0);
     }
     for alarm in [Alarm::DecisionChanged, Alarm::DecisionRefused] {
@@ -259,6 +264,7 @@ pub(crate) enum Answered {
     Committed,
     Aborted,
     Undecided,
+    /// The question is refused; the others of its call are answered.
     Refused,
 }
 

@@ -96,18 +96,33 @@ async fn forged_members_are_refused_and_counted_once_wherever_they_are_named() {
         };
         let reason = refused(async || client.clone().commit(commit.clone()).await).await;
         assert_eq!(reason, ErrorReason::UnknownParticipant);
-        // Whoever asks is a member of what it asks about.
-        let question = inquiry(transaction, &["b"]);
-        let reason = refused(async || client.clone().inquire(question.clone()).await).await;
-        assert_eq!(reason, ErrorReason::Malformed);
+        // Whoever asks is a member of what it asks about, and has promised with registered ones only.
+        for (members, reason) in [(["b", "c"], "MALFORMED"), (["a", "ghost"], "UNKNOWN_PARTICIPANT")] {
+            let question = inquiry(transaction, &members);
+            let told = eventually("an answer", async || {
+                let reply = client.clone().inquire(question.clone()).await.ok()?.into_inner();
+                match reply.answers[0].answer.clone()? {
+                    v1::inquiry_answer::Answer::Refused(refused) => Some(refused.reason),
+                    _ => None,
+                }
+            });
+            assert_eq!(told.await, reason);
+        }
         let expected = [
             "refusals_total{call=submit,reason=UNKNOWN_PARTICIPANT}",
             "refusals_total{call=commit,reason=UNKNOWN_PARTICIPANT}",
             "refusals_total{call=inquire,reason=MALFORMED}",
+            "refusals_total{call=inquire,reason=UNKNOWN_PARTICIPANT}",
         ];
         let mut risen = counted.risen();
         // On a busy machine leaders may change at any time.
         risen.retain(|name, _| !name.contains("NO_LEADER") && !name.starts_with("leader_changes"));
+        assert_eq!(
+            risen.remove("inquiries_total{answer=refused}"),
+            Some(2),
+            "{risen:?}"
+        );
+        risen.retain(|name, _| !name.starts_with("inquir"));
         assert_eq!(risen, once(&expected), "at node {}", place + 1);
     }
     let leader = cluster.leader().await;
