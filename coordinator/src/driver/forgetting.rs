@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use futures::future::join_all;
 use tokio::time::{Instant, sleep, timeout};
-use unanimo_core::table::{Command, Horizon};
+use unanimo_core::table::{Applied, Command, Horizon};
 use unanimo_core::{ClusterId, Timestamp, TransactionId};
 use unanimo_proto::transport::{Clock, Connector};
 use unanimo_proto::v1::{GetStatusRequest, admin_client::AdminClient};
@@ -139,13 +139,14 @@ impl Age {
 /// Moves time forward and forgets, as long as this node leads.
 pub(super) async fn forget_as_time_passes(weak: &Weak<Shared>) {
     let mut since = Instant::now();
+    let mut passed = Passed::default();
     loop {
         let Some(shared) = weak.upgrade() else { return };
         if let Err(error) = advance(&shared, &mut since).await {
             // Another time: that nothing is forgotten meanwhile does no harm.
             tracing::debug!(%error, "the cluster's time stands still");
         }
-        if let Err(error) = forget(&shared).await {
+        if let Err(error) = forget(&shared, &mut passed).await {
             tracing::debug!(%error, "old transactions are forgotten later");
         }
         let tick = shared.age.retention.tick();
@@ -176,8 +177,8 @@ fn lengthened(window: Duration) -> Duration {
     window + window / HASTE
 }
 
-async fn forget(shared: &Shared) -> Result<(), DriverError> {
-    forget_what_is_closed(shared).await?;
+async fn forget(shared: &Shared, passed: &mut Passed) -> Result<(), DriverError> {
+    forget_what_is_closed(shared, passed).await?;
     release_keys(shared).await
 }
 
@@ -197,20 +198,44 @@ async fn release_keys(shared: &Shared) -> Result<(), DriverError> {
     }
 }
 
-async fn forget_what_is_closed(shared: &Shared) -> Result<(), DriverError> {
-    let mut after = None;
-    loop {
+async fn forget_what_is_closed(shared: &Shared, passed: &mut Passed) -> Result<(), DriverError> {
+    let page = |after| {
         let page = shared.replica.forgettable(after, PAGE);
-        let page = page.map_err(|error| DriverError::StorageFailed(error.to_string()))?;
-        let Some(Forgettable { last, transactions }) = page else {
-            return Ok(());
-        };
-        after = Some(last);
-        if !transactions.is_empty() {
-            let count = transactions.len();
-            shared.propose(Command::Forget { transactions }).await?;
-            crate::metrics::forgotten(count);
+        page.map_err(|error| DriverError::StorageFailed(error.to_string()))
+    };
+    let forget = async |transactions: Vec<TransactionId>| {
+        let count = transactions.len();
+        let applied = shared.propose(Command::Forget { transactions }).await?;
+        crate::metrics::forgotten(count);
+        Ok(applied)
+    };
+    passed.go_on(page, forget).await
+}
+
+/// Up to where a leader has looked for what may be forgotten.
+///
+/// What it found there and had to keep is not looked at again, however much it is: those are commits that a member has
+/// yet to acknowledge, and as they are closed, the last acknowledgement drops them. Behind it nothing is decided any
+/// more. The next leader begins at the front.
+#[derive(Default)]
+struct Passed {
+    last: Option<TransactionId>,
+}
+
+impl Passed {
+    async fn go_on<F: Future<Output = Result<Applied, DriverError>>>(
+        &mut self,
+        page: impl Fn(Option<TransactionId>) -> Result<Option<Forgettable>, DriverError>,
+        forget: impl Fn(Vec<TransactionId>) -> F,
+    ) -> Result<(), DriverError> {
+        while let Some(Forgettable { last, transactions }) = page(self.last)? {
+            if !transactions.is_empty() {
+                forget(transactions).await?;
+            }
+            // Only now: what could not be forgotten is looked for again.
+            self.last = Some(last);
         }
+        Ok(())
     }
 }
 
@@ -249,7 +274,117 @@ impl Clocks {
 
 #[cfg(test)]
 mod tests {
+    use std::cell::{Cell, RefCell};
+    use std::collections::BTreeMap;
+    use std::ops::Bound;
+
+    use unanimo_core::table::{DecisionTable, Proposal, View as _};
+    use unanimo_core::{Decision, Members, ParticipantId, RequestHash};
+
     use super::*;
+
+    /// A table as a leader reads it, and how many records it has read.
+    #[derive(Default)]
+    struct Read {
+        table: RefCell<DecisionTable>,
+        records: Cell<usize>,
+        is_down: Cell<bool>,
+    }
+
+    impl Read {
+        fn apply(&self, command: &Command) -> Applied {
+            self.table.borrow_mut().apply(command)
+        }
+
+        fn close_below(&self, watermark: TransactionId) {
+            let time = watermark.timestamp();
+            self.apply(&Command::Advance(Horizon { time, watermark }));
+        }
+
+        fn page(&self, after: Option<TransactionId>) -> Option<Forgettable> {
+            let table = self.table.borrow();
+            let Ok(horizon) = table.horizon();
+            let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+            let records = table.records().range((from, Bound::Excluded(horizon.watermark)));
+            let read: Vec<_> = records.take(100).collect();
+            self.records.set(self.records.get() + read.len());
+            let (last, _) = read.last()?;
+            let ended = read.iter().filter(|(_, record)| record.is_ended());
+            let transactions = ended.map(|(transaction, _)| **transaction).collect();
+            Some(Forgettable {
+                last: **last,
+                transactions,
+            })
+        }
+
+        /// One tick of a leader. Returns how many records it read.
+        async fn tick(&self, passed: &mut Passed) -> usize {
+            self.records.set(0);
+            let forget = async |transactions| match self.is_down.get() {
+                true => Err(DriverError::NotLeader),
+                false => Ok(self.apply(&Command::Forget { transactions })),
+            };
+            let told = passed.go_on(|after| Ok(self.page(after)), forget).await;
+            assert_eq!(told.is_err(), self.is_down.get());
+            self.records.get()
+        }
+
+        fn kept(&self) -> usize {
+            self.table.borrow().records().len()
+        }
+    }
+
+    fn transaction(number: u64) -> TransactionId {
+        TransactionId::new(at(1000 + number), 1)
+    }
+
+    fn decide(number: u64, unacknowledged: &Members) -> Command {
+        Command::Decide(Proposal {
+            transaction: transaction(number),
+            decision: Decision::Commit,
+            request_hash: RequestHash::of_members(unacknowledged),
+            members: unacknowledged.clone(),
+            unacknowledged: unacknowledged.clone(),
+            witnesses: BTreeMap::new(),
+            decided_at: at(1),
+        })
+    }
+
+    #[tokio::test]
+    async fn commits_kept_for_a_member_that_is_away_are_looked_at_once() {
+        let away = Members::from([ParticipantId::new("away").unwrap()]);
+        let read = Read::default();
+        for number in 0..3000 {
+            let unacknowledged = if number % 3 == 0 {
+                Members::new()
+            } else {
+                away.clone()
+            };
+            read.apply(&decide(number, &unacknowledged));
+        }
+        let mut passed = Passed::default();
+        read.close_below(transaction(1500));
+        assert_eq!(read.tick(&mut passed).await, 1500);
+        assert_eq!(read.kept(), 2500);
+        assert_eq!(read.tick(&mut passed).await, 0, "nothing new is closed");
+        // What cannot be proposed now is looked for again.
+        read.close_below(transaction(1800));
+        read.is_down.set(true);
+        assert_eq!(read.tick(&mut passed).await, 100);
+        read.is_down.set(false);
+        assert_eq!(read.tick(&mut passed).await, 300);
+        assert_eq!(read.kept(), 2400);
+        // The member is back, and nobody has to look for what was kept for it.
+        for number in 0..1800 {
+            read.apply(&Command::Acknowledge {
+                transaction: transaction(number),
+                participants: away.clone(),
+            });
+        }
+        assert_eq!(read.kept(), 1200, "what is not closed");
+        // A new leader does not know what the old one has seen.
+        assert_eq!(read.tick(&mut Passed::default()).await, 0);
+    }
 
     fn at(ms: u64) -> Timestamp {
         Timestamp::from_unix_ms(ms)
