@@ -9,9 +9,14 @@ use std::path::Path;
 
 use cluster::{PATIENCE, TestCluster, eventually};
 use tempfile::TempDir;
-use tokio::sync::oneshot;
+use tokio::net::TcpListener;
+use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
+use tonic::transport::Server;
+use tonic::transport::server::TcpIncoming;
+use tonic::{Request, Response, Status};
 use unanimo_coordinator::{Config, RunError, run};
+use unanimo_proto::v1::admin_server::{Admin, AdminServer};
 use unanimo_proto::v1::{self, admin_client::AdminClient};
 
 async fn refused(config: Config) -> String {
@@ -77,6 +82,67 @@ impl Joiner {
     }
 }
 
+/// Stands before a member and counts how often it is asked what it knows.
+#[derive(Clone)]
+struct Relay {
+    address: String,
+    member: AdminClient<tonic::transport::Channel>,
+    asked: watch::Sender<usize>,
+}
+
+impl Relay {
+    async fn start(member: &str) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let this = Self {
+            address: listener.local_addr().unwrap().to_string(),
+            member: admin(member).await,
+            asked: watch::Sender::new(0),
+        };
+        let server = Server::builder().add_service(AdminServer::new(this.clone()));
+        tokio::spawn(server.serve_with_incoming(TcpIncoming::from(listener)));
+        this
+    }
+}
+
+#[tonic::async_trait]
+impl Admin for Relay {
+    async fn get_status(
+        &self,
+        request: Request<v1::GetStatusRequest>,
+    ) -> Result<Response<v1::GetStatusReply>, Status> {
+        let reply = self.member.clone().get_status(request.into_inner()).await?;
+        assert!(reply.get_ref().formed);
+        // Counted only now: all before it were answered.
+        self.asked.send_modify(|asked| *asked += 1);
+        Ok(reply)
+    }
+
+    async fn transfer_leader(
+        &self,
+        _: Request<v1::TransferLeaderRequest>,
+    ) -> Result<Response<v1::TransferLeaderReply>, Status> {
+        Err(Status::unimplemented("not asked of a peer"))
+    }
+
+    async fn add_node(&self, _: Request<v1::AddNodeRequest>) -> Result<Response<v1::AddNodeReply>, Status> {
+        Err(Status::unimplemented("not asked of a peer"))
+    }
+
+    async fn remove_node(
+        &self,
+        _: Request<v1::RemoveNodeRequest>,
+    ) -> Result<Response<v1::RemoveNodeReply>, Status> {
+        Err(Status::unimplemented("not asked of a peer"))
+    }
+
+    async fn take_snapshot(
+        &self,
+        _: Request<v1::TakeSnapshotRequest>,
+    ) -> Result<Response<v1::TakeSnapshotReply>, Status> {
+        Err(Status::unimplemented("not asked of a peer"))
+    }
+}
+
 async fn add(cluster: &TestCluster, node: u64, address: &str) {
     let request = v1::AddNodeRequest {
         cluster: "test".to_owned(),
@@ -96,17 +162,23 @@ async fn a_node_joins_on_the_word_of_the_leader_only() {
     for place in (0..3).filter(|place| *place != left) {
         cluster.stop_node(place).await;
     }
+    // The leadership may have been handed over to it; then it leads until it misses the others.
+    eventually("a member that does not lead", async || {
+        cluster.status(left).await.filter(|status| !status.ready)
+    })
+    .await;
     let data = TempDir::new().unwrap();
-    let joiner = Joiner::start(joining(&cluster, 4, data.path()));
-    // A member is there, but it may have missed that the id was used.
-    let mut member = admin(&cluster.address(left)).await;
-    for _ in 0..20 {
-        let word = member.get_status(v1::GetStatusRequest::default()).await;
-        assert!(word.unwrap().into_inner().formed);
-        assert!(!joiner.status().await.waiting_to_form, "it believes a follower");
-        // Nothing is waited for: it asks every 100 ms, and must not believe any of the answers.
-        tokio::time::sleep(std::time::Duration::from_millis(30)).await;
-    }
+    let mut config = joining(&cluster, 4, data.path());
+    let relay = Relay::start(&cluster.address(left)).await;
+    let member = unanimo_coordinator::NodeId(left as u64 + 1);
+    config.peers.insert(member, relay.address.clone());
+    let joiner = Joiner::start(config);
+    // A member is there, but it may have missed that the id was used. Who asks again did not believe what it was told.
+    let mut asked = relay.asked.subscribe();
+    let asked_often = asked.wait_for(|asked| *asked >= 5);
+    let keeps_asking = tokio::time::timeout(PATIENCE, asked_often).await.is_ok();
+    assert!(keeps_asking, "it keeps asking");
+    assert!(!joiner.status().await.waiting_to_form, "it believes a follower");
     for place in (0..3).filter(|place| *place != left) {
         cluster.start_node(place);
     }
