@@ -397,6 +397,42 @@ async fn an_inquiry_about_a_fully_prepared_transaction_commits_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_refusal_to_prepare_is_no_vote() {
+    let cluster = TestCluster::start(1).await;
+    let (a, b) = (
+        TestParticipant::start(&cluster, "a").await,
+        TestParticipant::start(&cluster, "b").await,
+    );
+    // Each may come from a member that promised earlier: it has lower limits now, or its address serves another.
+    for reason in [
+        ErrorReason::Malformed,
+        ErrorReason::WrongCluster,
+        ErrorReason::WrongTarget,
+        ErrorReason::RequestMismatch,
+    ] {
+        let branches = [(&a, "x"), (&b, "y")];
+        let (adopted, submitted) = (new_transaction(), new_transaction());
+        b.change(|b| b.refuses = Some(reason));
+        let inquiry = v1::Inquiry {
+            transaction: adopted.to_string(),
+            request_hash: request_hash(&branches).as_bytes().to_vec().into(),
+            members: vec!["a".to_owned(), "b".to_owned()],
+        };
+        inquire(&cluster, 0, &a, inquiry).await;
+        let submitting = cluster.submit_at(0, submitted, &branches);
+        let refusing = async {
+            b.until_heard(&prepare(adopted, None)).await;
+            b.until_heard(&prepare(submitted, Some("y"))).await;
+            b.change(|b| b.refuses = None);
+        };
+        let (told, ()) = tokio::join!(submitting, refusing);
+        assert_eq!(told.unwrap(), Decision::Commit, "{reason:?}");
+        let told = cluster.submit_at(0, adopted, &branches).await.unwrap();
+        assert_eq!(told, Decision::Commit, "{reason:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_inquiry_that_cannot_be_completed_is_answered_by_a_recorded_abort() {
     use v1::inquiry_answer::Answer;
     let cluster = TestCluster::start(3).await;

@@ -49,21 +49,21 @@ impl Participants {
     /// the voting phase.
     pub(super) async fn prepare(&self, mut message: PrepareMessage, deadline: Instant) -> PrepareVote {
         let mut pause = FIRST_PAUSE;
+        let mut warned = false;
         loop {
             message.remaining = deadline.saturating_duration_since(Instant::now());
             match self.prepare_once(&message).await {
                 Ok(vote) => return vote,
-                Err(error) if refused_for_good(&error) => {
-                    // It holds nothing for this message and never will, which is what No means.
-                    let reason = shortened(error.message());
-                    return PrepareVote {
-                        vote: Vote::No { reason },
-                        witness: None,
-                    };
-                }
                 Err(error) => {
                     let (tx, participant) = (message.transaction, &message.participant);
-                    tracing::debug!(%tx, %participant, %error, "prepare is repeated");
+                    // No refusal is a No: the member may have promised when it was asked before, by this leader or an
+                    // earlier one, and refuse only now, with lower limits or at an address that serves another.
+                    if unanimo_proto::definite(&error) && !warned {
+                        warned = true;
+                        tracing::warn!(%tx, %participant, %error, "a member refuses to be asked for its vote; it is asked again until the deadline");
+                    } else {
+                        tracing::debug!(%tx, %participant, %error, "prepare is repeated");
+                    }
                     tokio::time::sleep(retry_after(&error).unwrap_or(pause)).await;
                     pause = (pause * 2).min(LONGEST_PAUSE);
                 }
@@ -265,19 +265,6 @@ pub(super) fn refuses_this_call(error: &Status) -> bool {
                 | ErrorReason::RequestMismatch
                 | ErrorReason::Expired
                 | ErrorReason::Overloaded
-        )
-    )
-}
-
-/// Whether the participant will never vote Yes on this message. A wrong target may be an address that moved.
-fn refused_for_good(error: &Status) -> bool {
-    matches!(
-        reason_of(error),
-        Some(
-            ErrorReason::Malformed
-                | ErrorReason::WrongCluster
-                | ErrorReason::Violation
-                | ErrorReason::RequestMismatch
         )
     )
 }

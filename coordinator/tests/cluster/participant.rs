@@ -10,6 +10,7 @@ use tonic::{Request, Response, Status};
 use unanimo_core::{ParticipantId, Vote};
 use unanimo_proto::v1::participant_server::{Participant, ParticipantServer};
 use unanimo_proto::v1::{self, prepare_reply};
+use unanimo_proto::{ErrorReason, refusal};
 
 use super::{PATIENCE, TestCluster, eventually};
 
@@ -41,6 +42,8 @@ pub(crate) struct Behaviour {
     pub(crate) generation: u64,
     /// Whose name its votes and acknowledgements carry instead of its own.
     pub(crate) poses_as: Option<String>,
+    /// As what it refuses every `Prepare`, if it does.
+    pub(crate) refuses: Option<ErrorReason>,
 }
 
 #[derive(Clone)]
@@ -68,6 +71,7 @@ impl TestParticipant {
             acknowledges: true,
             generation: 1,
             poses_as: None,
+            refuses: None,
         };
         let this = Self {
             name: super::participant(name),
@@ -156,12 +160,17 @@ impl Participant for TestParticipant {
     ) -> Result<Response<v1::PrepareReply>, Status> {
         let message = request.into_inner();
         let again = message.operation.is_none();
+        // Read before anybody can know that this was heard, and change it.
+        let refuses = self.behaviour.borrow().refuses;
         self.hear(Heard::Prepare {
             transaction: message.transaction.clone(),
             operation: message
                 .operation
                 .map(|bytes| String::from_utf8(bytes.to_vec()).unwrap()),
         });
+        if let Some(reason) = refuses {
+            return Err(refusal(reason, "told to refuse"));
+        }
         let mut behaviour = self.behaviour.subscribe();
         let chosen = |now: &Behaviour| {
             if again {
