@@ -584,6 +584,49 @@ async fn interactive_transactions_commit_and_abort() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_abort_of_what_nobody_runs_is_the_answer_to_every_request_under_its_id() {
+    use v1::inquiry_answer::Answer;
+    let cluster = TestCluster::start(1).await;
+    let (a, b) = (
+        TestParticipant::start(&cluster, "a").await,
+        TestParticipant::start(&cluster, "b").await,
+    );
+    let requested = Decision::Abort(AbortReason::Requested);
+    for named in [vec![], vec!["a".to_owned()], vec!["a".to_owned(), "b".to_owned()]] {
+        // The leader that ran the request is dead: this one has never heard of it.
+        let t = new_transaction();
+        let request = v1::AbortTransactionRequest {
+            cluster: "test".to_owned(),
+            transaction: t.to_string(),
+            participants: named,
+        };
+        let mut client = cluster.coordinator(0).await;
+        client.abort(request).await.unwrap();
+        let branches = [(&a, "x"), (&b, "y")];
+        let told = cluster.submit_at(0, t, &branches).await.unwrap();
+        assert_eq!(told, requested);
+        let commit = v1::CommitTransactionRequest {
+            cluster: "test".to_owned(),
+            transaction: t.to_string(),
+            participants: vec!["b".to_owned()],
+            voting_timeout_ms: 0,
+        };
+        let reply = client.commit(commit).await.unwrap().into_inner();
+        assert_eq!(
+            unanimo_proto::Outcome::try_from(reply.outcome).unwrap().0,
+            requested
+        );
+        let inquiry = v1::Inquiry {
+            transaction: t.to_string(),
+            request_hash: request_hash(&branches).as_bytes().to_vec().into(),
+            members: vec!["a".to_owned(), "b".to_owned()],
+        };
+        let told = inquire(&cluster, 0, &b, inquiry).await;
+        assert!(matches!(told, Answer::Aborted(_)), "{told:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_participant_that_knows_less_than_before_is_refused() {
     let cluster = TestCluster::start(3).await;
     let a = TestParticipant::start_unregistered("a").await;

@@ -15,6 +15,11 @@ use crate::{Operation, ParticipantId};
 pub struct RequestHash([u8; 32]);
 
 impl RequestHash {
+    /// Stands for no request at all: in the record of an abort that an initiator asked for when nobody ran the
+    /// transaction, so that nobody knew its request. No request has this hash. See
+    /// [`DecisionRecord::is_for`](crate::table::DecisionRecord::is_for).
+    pub const NONE: Self = Self([0; 32]);
+
     /// The hash of a one-shot request: every member and its operation, in the order of their names.
     pub fn of_branches<'a>(branches: impl IntoIterator<Item = (&'a ParticipantId, &'a Operation)>) -> Self {
         let mut hasher = Sha256::new_with_prefix(b"unanimo one-shot v1");

@@ -22,9 +22,9 @@ use crate::{
 pub struct DecisionRecord {
     /// The decision. It never changes.
     pub decision: Decision,
-    /// The request it was made for.
+    /// The request it was made for; [`RequestHash::NONE`] if whoever asked for the abort did not say.
     pub request_hash: RequestHash,
-    /// Every member of the transaction.
+    /// Every member of the transaction, as far as whoever had it recorded knew.
     pub members: Members,
     /// The members that have yet to acknowledge the decision; empty once the transaction has ended.
     pub unacknowledged: Members,
@@ -33,10 +33,17 @@ pub struct DecisionRecord {
 }
 
 impl DecisionRecord {
+    /// Whether the request `asked` has this outcome: it was made for it, or it is an abort that was made for no
+    /// request and so is the outcome of whatever was asked under this id (R12).
+    pub fn is_for(&self, asked: RequestHash) -> bool {
+        let whatever_was_asked = self.request_hash == RequestHash::NONE && !self.decision.is_commit();
+        asked == self.request_hash || whatever_was_asked
+    }
+
     /// What this record means for a branch of the request `asked`. Where the id was won by another request, the
     /// one asked about can never commit any more (R12).
     pub fn decision_for(&self, asked: RequestHash) -> Decision {
-        if asked == self.request_hash {
+        if self.is_for(asked) {
             self.decision.clone()
         } else {
             Decision::Abort(crate::AbortReason::Presumed)

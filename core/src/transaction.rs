@@ -352,7 +352,7 @@ impl Transaction {
     }
 
     fn adopt_record(&mut self, record: DecisionRecord) -> Vec<TransactionEffect> {
-        if record.request_hash != self.request_hash {
+        if !record.is_for(self.request_hash) {
             // The id is another request's, so ours can never commit. Nothing is delivered: an Abort names only the
             // id, and would reach members that promised for the request that won. Who promised for ours asks, and
             // its inquiry says for which request.
@@ -363,8 +363,15 @@ impl Transaction {
                 stored: record.request_hash,
             }];
         }
+        let unacknowledged = if record.request_hash == self.request_hash {
+            record.unacknowledged
+        } else {
+            // An abort that was made for no request names whom its initiator knew of. Ours may have promised all the
+            // same; nothing else was decided under this id, so nobody hears an Abort that is not theirs.
+            self.members.clone()
+        };
         let mut effects = vec![TransactionEffect::Answer(record.decision.clone())];
-        effects.extend(self.complete(record.decision, record.unacknowledged));
+        effects.extend(self.complete(record.decision, unacknowledged));
         effects
     }
 

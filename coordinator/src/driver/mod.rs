@@ -358,7 +358,8 @@ impl Driver {
         let proposal = Proposal {
             transaction,
             decision: Decision::Abort(AbortReason::Requested),
-            request_hash: RequestHash::of_members(&members),
+            // Nobody here knows what was asked under this id, so it is the outcome of whatever was (R12).
+            request_hash: RequestHash::NONE,
             unacknowledged: members.clone(),
             members,
             witnesses: BTreeMap::new(),
@@ -575,8 +576,7 @@ impl Driver {
             let horizon = self.shared.horizon()?;
             if let Some(record) = self.shared.record(transaction)? {
                 let stored = record.request_hash;
-                let ours = stored == asked;
-                return if ours {
+                return if record.is_for(asked) {
                     Ok(record.decision)
                 } else {
                     Err(DriverError::Mismatch {
