@@ -86,6 +86,10 @@ pub struct LimitsConfig {
     /// Interactive transactions that this node begins in a second, and at once. They cost the cluster nothing until
     /// they hold something at a participant; the limit keeps a storm of them from the participants' doors.
     pub begins_per_second: u32,
+    /// Participants that the cluster knows of. Each stays in the table and in every snapshot for good, with up to
+    /// 350 bytes, because a name that was forgotten could come back with an old copy of its data (R11). Ten thousand
+    /// is far more services than anybody runs, and 4 MiB.
+    pub participants: usize,
     /// Members of one transaction.
     pub members: usize,
     /// Bytes of one operation.
@@ -104,6 +108,7 @@ impl Default for LimitsConfig {
             in_flight_mib: 256,
             completing: 50_000,
             begins_per_second: 20_000,
+            participants: 10_000,
             members: request.members,
             operation_bytes: request.operation_bytes,
             voting_timeout_ms: 10_000,
@@ -379,6 +384,7 @@ fn check_limits(limits: &LimitsConfig) -> Result<(), (&'static str, String)> {
         ("limits.in_flight", limits.in_flight),
         ("limits.completing", limits.completing),
         ("limits.begins_per_second", limits.begins_per_second as usize),
+        ("limits.participants", limits.participants),
         ("limits.members", limits.members),
         ("limits.operation_bytes", limits.operation_bytes),
     ];

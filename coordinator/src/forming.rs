@@ -219,6 +219,8 @@ impl Forming {
     ) -> Result<Peer, FormingError> {
         let request = v1::GetStatusRequest {
             cluster: self.cluster.to_string(),
+            omit_participants: true,
+            participants_after: String::new(),
         };
         let status = match timeout(ASK_TIMEOUT, peer.get_status(request)).await {
             Ok(Ok(reply)) => reply.into_inner(),

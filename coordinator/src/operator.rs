@@ -64,9 +64,19 @@ impl Operator {
     /// What the node knows, for people.
     pub async fn status(&self) -> Result<String, OperatorError> {
         let mut client = self.client.clone();
-        let status = self
-            .bounded(client.get_status(v1::GetStatusRequest::default()))
-            .await?;
+        let mut request = v1::GetStatusRequest::default();
+        let mut status = self.bounded(client.get_status(request.clone())).await?;
+        // The rest as of the first page; participants page by page.
+        while status.more_participants {
+            let Some(last) = status.participants.last() else {
+                break;
+            };
+            request.participants_after.clone_from(&last.participant);
+            let page = self.bounded(client.get_status(request.clone())).await?;
+            // A page without participants is the last one, whatever it says.
+            status.more_participants = page.more_participants && !page.participants.is_empty();
+            status.participants.extend(page.participants);
+        }
         Ok(describe(&status))
     }
 

@@ -263,6 +263,8 @@ impl Clocks {
         let channel = self.connector.channel(address).ok()?;
         let request = GetStatusRequest {
             cluster: self.cluster.to_string(),
+            omit_participants: true,
+            participants_after: String::new(),
         };
         let mut node = AdminClient::new(channel);
         let reply = timeout(PATIENCE, node.get_status(request)).await.ok()?.ok()?;

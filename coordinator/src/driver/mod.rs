@@ -111,6 +111,16 @@ pub(crate) enum DriverError {
     /// What is to be recorded does not fit into one entry. The limits on members and names keep decisions far below.
     #[error("{bytes} bytes are to be recorded, the limit is {limit}")]
     TooLarge { bytes: usize, limit: usize },
+    /// The cluster knows as many participants as it may; this one is new (R14).
+    #[error(
+        "participant {participant} is new, and {limit} participants are registered already, the limit of this cluster: it \
+         is not registered. Look for names that nobody uses (`unanimo status` shows all); if they are all wanted, raise \
+         limits.participants on every node and restart it"
+    )]
+    TooManyParticipants {
+        participant: ParticipantId,
+        limit: usize,
+    },
     /// The participant runs from an old copy of its data (R11).
     #[error("{0}")]
     Outdated(String),
@@ -144,6 +154,8 @@ struct Shared {
     in_flight: AtomicUsize,
     /// The bytes of their operations, against `limits.in_flight_mib`.
     in_flight_bytes: AtomicUsize,
+    /// New participants that are being registered, against `limits.participants`.
+    newcomers: AtomicUsize,
     /// Set, under the lock of `running`, when this node stops: no run begins after that.
     handing_over: AtomicBool,
     tasks: TaskTracker,
@@ -194,6 +206,7 @@ impl Driver {
             running: Mutex::new(BTreeMap::new()),
             in_flight: AtomicUsize::new(0),
             in_flight_bytes: AtomicUsize::new(0),
+            newcomers: AtomicUsize::new(0),
             handing_over: AtomicBool::new(false),
             tasks,
             stop,
@@ -491,6 +504,7 @@ impl Driver {
             participant,
             registration,
         } = registering;
+        let _counted = self.shared.admit_participant(&participant).await?;
         let offered = registration.clone();
         let command = Command::Register {
             participant: participant.clone(),
@@ -660,6 +674,23 @@ enum Started {
     },
 }
 
+/// A new participant that is being registered.
+struct Newcomer<'a>(&'a AtomicUsize);
+
+impl<'a> Newcomer<'a> {
+    /// One more, and how many there are with it.
+    fn counted(newcomers: &'a AtomicUsize) -> (Self, usize) {
+        let before = newcomers.fetch_add(1, Ordering::SeqCst);
+        (Self(newcomers), before + 1)
+    }
+}
+
+impl Drop for Newcomer<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
 impl Shared {
     fn running(&self) -> MutexGuard<'_, BTreeMap<TransactionId, Running>> {
         // The map is consistent between any two statements, so a panic elsewhere does not spoil it.
@@ -712,6 +743,27 @@ impl Shared {
             }
         }
         Ok(())
+    }
+
+    /// Refuses a participant that is new if there are as many as there may be. Counts it until the guard is dropped.
+    async fn admit_participant(
+        &self,
+        participant: &ParticipantId,
+    ) -> Result<Option<Newcomer<'_>>, DriverError> {
+        if self.registration(participant)?.is_some() {
+            return Ok(None);
+        }
+        let limit = self.limits.participants;
+        let (newcomer, newcomers) = Newcomer::counted(&self.newcomers);
+        // Counted after it stands among the newcomers: each of the others is there or in the table, or for a moment in
+        // both. So never too many are let in; at the very limit one may have to come again.
+        let known = self.replica.count_registrations_aside(limit).await;
+        let known = known.map_err(|error| DriverError::StorageFailed(error.to_string()))?;
+        if known + newcomers > limit {
+            let participant = participant.clone();
+            return Err(DriverError::TooManyParticipants { participant, limit });
+        }
+        Ok(Some(newcomer))
     }
 
     fn check_count(&self, members: &Members) -> Result<(), RequestError> {

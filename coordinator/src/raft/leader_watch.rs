@@ -173,6 +173,8 @@ impl LeaderWatch {
             };
             let request = GetStatusRequest {
                 cluster: self.cluster.to_string(),
+                omit_participants: true,
+                participants_after: String::new(),
             };
             match timeout(PATIENCE, AdminClient::new(channel).get_status(request)).await {
                 Ok(Err(error)) if is_refused(&error) => return true,

@@ -14,7 +14,7 @@ use tokio::sync::{Notify, Semaphore, watch};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use unanimo_core::table::{Applied, Binding, Command, DecisionRecord, Horizon, Registration};
 use unanimo_core::{IdempotencyKey, ParticipantId, TransactionId};
-use unanimo_proto::storage::{decode_registration, encode_commands};
+use unanimo_proto::storage::encode_commands;
 
 use super::admission::Admission;
 use super::background::{self, WriterHandle};
@@ -287,21 +287,28 @@ impl Replica {
         table_view::releasable(&*self.shared.storage.table, after, limit)
     }
 
-    /// Every participant that this node knows of, in the order of their names.
+    /// Participants that this node knows of, in the order of their names: the first `limit` behind `after`.
     ///
     /// # Errors
     ///
     /// The table has failed; so has the replica.
-    pub(crate) fn registrations(&self) -> Result<Vec<(ParticipantId, Registration)>, ReadTableError> {
-        let entries = self
-            .shared
-            .storage
-            .table
-            .scan(REGISTRATIONS.0, Some(REGISTRATIONS.1), usize::MAX)?;
-        entries
-            .iter()
-            .map(|(key, value)| Ok((table_view::participant_of(key)?, decode_registration(value)?)))
-            .collect()
+    pub(crate) fn registrations(
+        &self,
+        after: Option<&ParticipantId>,
+        limit: usize,
+    ) -> Result<Vec<(ParticipantId, Registration)>, ReadTableError> {
+        table_view::registrations(&*self.shared.storage.table, after, limit)
+    }
+
+    /// How many participants this node knows of, counted where nothing else waits for the table, and up to `limit`.
+    pub(crate) async fn count_registrations_aside(&self, limit: usize) -> std::io::Result<usize> {
+        let table = Arc::clone(&self.shared.storage.table);
+        let count = move || {
+            let (first, end) = REGISTRATIONS;
+            table.scan(first, Some(end), limit).map(|entries| entries.len())
+        };
+        let counted = background::run(self.shared.background, count).await?;
+        counted.map_err(|error| ReadTableError::from(error).into())
     }
 
     /// The same as [`unended`](Self::unended), read where nothing else waits for the table.

@@ -121,6 +121,23 @@ pub(super) fn registration(
     Ok(value.map(|value| decode_registration(&value)).transpose()?)
 }
 
+/// The first `limit` registrations behind `after`, in the order of the names.
+pub(super) fn registrations(
+    table: &dyn Table,
+    after: Option<&ParticipantId>,
+    limit: usize,
+) -> Result<Vec<(ParticipantId, Registration)>, ReadTableError> {
+    let from = match after {
+        Some(after) => [registration_key(after).as_slice(), &[0]].concat(),
+        None => REGISTRATIONS.0.to_vec(),
+    };
+    let entries = table.scan(&from, Some(REGISTRATIONS.1), limit)?;
+    let parsed = entries
+        .iter()
+        .map(|(key, value)| Ok((participant_of(key)?, decode_registration(value)?)));
+    parsed.collect()
+}
+
 pub(super) fn horizon(table: &dyn Table) -> Result<Horizon, ReadTableError> {
     let value = table.get(HORIZON.0)?;
     let horizon = value.map(|value| decode_horizon(&value)).transpose()?;

@@ -4,13 +4,18 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use tonic::{Request, Response, Status};
-use unanimo_core::ClusterId;
+use unanimo_core::table::Registration;
+use unanimo_core::{ClusterId, ParticipantId};
 use unanimo_proto::transport::Clock;
 use unanimo_proto::v1::{self, admin_server::Admin};
-use unanimo_proto::{ErrorReason, check_cluster, refusal};
+use unanimo_proto::{ErrorReason, MalformedMessage, check_cluster, refusal};
 
 use crate::driver::Driver;
 use crate::raft::{NodeId, NodeStatus, Replica, Role};
+
+/// Participants in one reply at most. With the longest names and addresses they take 350 KiB of the 4 MiB that a
+/// message may have.
+const PARTICIPANTS_PAGE: usize = 1000;
 
 /// Serves `unanimo.v1.Admin`. Every call is answered by the node it reaches; one that only the leader can carry
 /// out is refused with the leader's address.
@@ -33,6 +38,33 @@ impl AdminService {
         }
     }
 
+    /// A page of participants, and whether there are more.
+    fn participants(
+        &self,
+        asked: &v1::GetStatusRequest,
+    ) -> Result<(Vec<v1::ParticipantStatus>, bool), Status> {
+        if asked.omit_participants {
+            return Ok((Vec::new(), false));
+        }
+        let after = match asked.participants_after.as_str() {
+            "" => None,
+            name => Some(ParticipantId::new(name).map_err(MalformedMessage::from)?),
+        };
+        let page = self
+            .replica
+            .registrations(after.as_ref(), PARTICIPANTS_PAGE + 1)
+            .map_err(Self::bad_state)?;
+        let more = page.len() > PARTICIPANTS_PAGE;
+        let participant = |(name, known): (ParticipantId, Registration)| v1::ParticipantStatus {
+            participant: name.to_string(),
+            address: known.address,
+            generation: known.witness.generation.0,
+            position: known.witness.position.0,
+        };
+        let page = page.into_iter().take(PARTICIPANTS_PAGE).map(participant);
+        Ok((page.collect(), more))
+    }
+
     fn bad_state(error: impl std::fmt::Display) -> Status {
         refusal(ErrorReason::BadState, error.to_string())
     }
@@ -45,20 +77,12 @@ impl Admin for AdminService {
         request: Request<v1::GetStatusRequest>,
     ) -> Result<Response<v1::GetStatusReply>, Status> {
         use v1::get_status_reply::Role as WireRole;
-        self.check(&request.get_ref().cluster)?;
+        let request = request.into_inner();
+        self.check(&request.cluster)?;
+        let (participants, more_participants) = self.participants(&request)?;
         let status = self.replica.status();
         let load = self.driver.load();
-        let registrations = self.replica.registrations().map_err(Self::bad_state)?;
         let horizon = self.driver.horizon()?;
-        let participant =
-            |(name, known): (unanimo_core::ParticipantId, unanimo_core::table::Registration)| {
-                v1::ParticipantStatus {
-                    participant: name.to_string(),
-                    address: known.address,
-                    generation: known.witness.generation.0,
-                    position: known.witness.position.0,
-                }
-            };
         let role = match status.role {
             Role::Leader => WireRole::Leader,
             Role::Follower => WireRole::Follower,
@@ -91,7 +115,8 @@ impl Admin for AdminService {
             known_nodes: status.known_nodes.into_iter().map(|node| node.0).collect(),
             in_flight: load.in_flight as u64,
             completing: load.completing as u64,
-            participants: registrations.into_iter().map(participant).collect(),
+            participants,
+            more_participants,
             log_syncs: status.log_syncs,
             since_quorum_ms: status.since_quorum_ms.unwrap_or_default(),
             waiting_to_form: !self.replica.is_formed() && self.admitted.load(Ordering::Relaxed),

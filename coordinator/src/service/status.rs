@@ -14,6 +14,9 @@ const NO_LEADER_PAUSE: Duration = Duration::from_millis(50);
 /// When to try again after an overload: long enough for some of what is in flight to finish.
 const OVERLOAD_PAUSE: Duration = Duration::from_millis(100);
 
+/// When to try again to register while there are too many participants: an operator has to do something first.
+const CROWDED_PAUSE: Duration = Duration::from_secs(5);
+
 impl From<DriverError> for Status {
     fn from(error: DriverError) -> Self {
         let message = error.to_string();
@@ -24,6 +27,9 @@ impl From<DriverError> for Status {
             DriverError::Unknown => with_retry_after(ErrorReason::OutcomeUnknown, message, NO_LEADER_PAUSE),
             DriverError::Overloaded { .. } => {
                 with_retry_after(ErrorReason::Overloaded, message, OVERLOAD_PAUSE)
+            }
+            DriverError::TooManyParticipants { .. } => {
+                with_retry_after(ErrorReason::Overloaded, message, CROWDED_PAUSE)
             }
             DriverError::NotAllowed(_) | DriverError::TooLarge { .. } => {
                 refusal(ErrorReason::Malformed, message)

@@ -101,7 +101,7 @@ async fn what_is_proposed_is_on_every_node_and_survives_restarts() {
         node.replica.record(transaction(2)).unwrap().is_none(),
         "a refused proposal was applied"
     );
-    assert_eq!(node.replica.registrations().unwrap().len(), 1);
+    assert_eq!(node.replica.registrations(None, 9).unwrap().len(), 1);
     let status = node.replica.status();
     assert_eq!(
         (status.role, status.nodes.len(), status.changing),
