@@ -605,6 +605,14 @@ async fn an_abort_of_what_nobody_runs_is_the_answer_to_every_request_under_its_i
         let branches = [(&a, "x"), (&b, "y")];
         let told = cluster.submit_at(0, t, &branches).await.unwrap();
         assert_eq!(told, requested);
+        // Also of one that is bound to a key only now.
+        let mut keyed = submit_request(t, &branches);
+        keyed.idempotency_key = format!("key of {t}");
+        let reply = client.submit(keyed).await.unwrap().into_inner();
+        assert_eq!(
+            unanimo_proto::Outcome::try_from(reply.outcome).unwrap().0,
+            requested
+        );
         let commit = v1::CommitTransactionRequest {
             cluster: "test".to_owned(),
             transaction: t.to_string(),

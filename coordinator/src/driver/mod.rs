@@ -275,11 +275,10 @@ impl Driver {
         // What is refused binds nothing.
         let horizon = shared.horizon()?;
         if let Some(record) = shared.record(transaction)? {
-            let stored = record.request_hash;
-            if stored != request_hash {
+            if !record.is_for(request_hash) {
                 return Err(DriverError::Mismatch {
                     transaction,
-                    stored,
+                    stored: record.request_hash,
                     asked: request_hash,
                 });
             }
