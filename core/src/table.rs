@@ -183,10 +183,10 @@ pub enum Command {
         /// The transaction.
         binding: Binding,
     },
-    /// Free these keys, if the transactions that they stand for are closed and not kept for anybody.
+    /// Free these keys, each if it still stands for this transaction, and that is closed and not kept for anybody.
     Release {
-        /// Which.
-        keys: Vec<IdempotencyKey>,
+        /// Which, and for what they stood.
+        keys: Vec<(IdempotencyKey, TransactionId)>,
     },
 }
 
@@ -420,10 +420,15 @@ fn is_free<V: View>(view: &V, binding: Binding) -> Result<bool, V::Error> {
     Ok(closed && view.record(binding.transaction)?.is_none())
 }
 
-fn release<V: View>(view: &V, keys: &[IdempotencyKey]) -> Result<(Vec<Change>, Applied), V::Error> {
+fn release<V: View>(
+    view: &V,
+    keys: &[(IdempotencyKey, TransactionId)],
+) -> Result<(Vec<Change>, Applied), V::Error> {
     let mut changes = Vec::new();
-    for key in keys {
+    for (key, transaction) in keys {
+        // Applied again, it frees nothing that the key was bound to since.
         if let Some(binding) = view.binding(key)?
+            && binding.transaction == *transaction
             && is_free(view, binding)?
         {
             changes.push(Change::Released(key.clone(), binding.transaction));

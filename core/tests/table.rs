@@ -272,8 +272,8 @@ fn a_key_stands_for_the_first_transaction_bound_until_that_is_forgotten() {
     }
     assert_eq!(table.apply(&bind("other", 2, 1)), Applied::Bound(binding(2, 1)));
     let keys = || Command::Release {
-        keys: ["k", "other", "none"]
-            .map(|key| IdempotencyKey::new(key).unwrap())
+        keys: [("k", 1), ("other", 2), ("none", 3)]
+            .map(|(key, number)| (IdempotencyKey::new(key).unwrap(), transaction(number)))
             .into(),
     };
     table.apply(&Command::Decide(decide(1, Decision::Commit)));
@@ -297,6 +297,22 @@ fn a_key_stands_for_the_first_transaction_bound_until_that_is_forgotten() {
     );
     table.apply(&keys());
     assert_eq!(table.binding(&key("k")), Ok(Some(binding(4, 5))));
+}
+
+#[test]
+fn a_release_that_is_applied_again_frees_nothing_that_was_bound_since() {
+    let release = Command::Release {
+        keys: vec![(IdempotencyKey::new("k").unwrap(), transaction(1))],
+    };
+    let log = [
+        bind("k", 1, 0),
+        Command::Advance(closing_below(2)),
+        release,
+        bind("k", 2, 0),
+        Command::Advance(closing_below(3)),
+    ];
+    let table = applied(&DecisionTable::new(), &log);
+    assert_eq!(applied(&table, &log), table);
 }
 
 fn commands() -> impl Strategy<Value = Command> {
@@ -337,8 +353,8 @@ fn commands() -> impl Strategy<Value = Command> {
         }),
         (prop_oneof![Just("k"), Just("l")], 1u8..=4, 0u8..2)
             .prop_map(|(key, number, request)| bind(key, number, request)),
-        prop_oneof![Just("k"), Just("l")].prop_map(|key| Command::Release {
-            keys: vec![IdempotencyKey::new(key).unwrap()],
+        (prop_oneof![Just("k"), Just("l")], 1u8..=4).prop_map(|(key, number)| Command::Release {
+            keys: vec![(IdempotencyKey::new(key).unwrap(), transaction(number))],
         }),
     ]
 }
@@ -362,9 +378,10 @@ fn logs() -> impl Strategy<Value = Vec<Command>> {
                 Command::Acknowledge { transaction, .. } => !table.records().contains_key(transaction),
                 Command::Forget { transactions } => !transactions.iter().all(|id| horizon.has_closed(*id)),
                 Command::Bind { key, .. } => bound(&table, key).is_some(),
-                Command::Release { keys } => !keys.iter().all(|key| {
+                Command::Release { keys } => !keys.iter().all(|(key, transaction)| {
                     let Ok(binding) = table.binding(key);
-                    binding.is_some() && bound(&table, key).is_none()
+                    let stands_for = |binding: Binding| binding.transaction == *transaction;
+                    binding.is_some_and(stands_for) && bound(&table, key).is_none()
                 }),
                 Command::Decide(_) | Command::Register { .. } | Command::Advance(_) => false,
             };

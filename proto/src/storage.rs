@@ -209,6 +209,7 @@ pub fn decode_commands(bytes: Bytes) -> Result<Vec<Command>, UnreadableRecord> {
 }
 
 fn command_to_disk(command: &Command) -> disk::Command {
+    use disk::command::release::Stood;
     use disk::command::{
         Acknowledge, Bind, Command as Kind, Decide, Forget, Register, Release, Witness as DiskWitness,
     };
@@ -253,7 +254,13 @@ fn command_to_disk(command: &Command) -> disk::Command {
             binding: Some(binding_to_disk(*binding)),
         }),
         Command::Release { keys } => Kind::Release(Release {
-            keys: keys.iter().map(ToString::to_string).collect(),
+            keys: keys
+                .iter()
+                .map(|(key, transaction)| Stood {
+                    key: key.to_string(),
+                    transaction: transaction_to_disk(*transaction),
+                })
+                .collect(),
         }),
     };
     disk::Command { command: Some(kind) }
@@ -305,8 +312,11 @@ fn command_from_disk(command: disk::Command) -> Result<Command, MalformedMessage
             keys: release
                 .keys
                 .iter()
-                .map(|key| IdempotencyKey::new(key))
-                .collect::<Result<_, _>>()?,
+                .map(|stood| {
+                    let key = IdempotencyKey::new(&stood.key)?;
+                    Ok((key, transaction_from_disk(&stood.transaction)?))
+                })
+                .collect::<Result<_, MalformedMessage>>()?,
         },
     })
 }

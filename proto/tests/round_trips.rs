@@ -110,7 +110,8 @@ fn command() -> impl Strategy<Value = Command> {
             request_hash,
         },
     });
-    let release = prop::collection::vec(key(), 0..4).prop_map(|keys| Command::Release { keys });
+    let release =
+        prop::collection::vec((key(), transaction()), 0..4).prop_map(|keys| Command::Release { keys });
     prop_oneof![
         decide,
         acknowledge,

@@ -166,8 +166,8 @@ pub(super) fn remove_binding(batch: &mut Batch, key: Vec<u8>, transaction: Trans
 pub(crate) struct Releasable {
     /// Where the next stretch begins, behind this.
     pub(crate) last: Vec<u8>,
-    /// Those of the stretch whose transaction has no record any more.
-    pub(crate) keys: Vec<IdempotencyKey>,
+    /// Those of the stretch whose transaction has no record any more, and that transaction.
+    pub(crate) keys: Vec<(IdempotencyKey, TransactionId)>,
 }
 
 /// What may be free of the first `limit` keys of closed transactions after `after`; none when there are no more.
@@ -182,12 +182,13 @@ pub(super) fn releasable(
     let mut last = None;
     for (bound, _) in table.scan(&from, Some(&until), limit)? {
         let (transaction, key) = bound.split_at(17.min(bound.len()));
-        if record(table, transaction_of(transaction)?)?.is_none() {
+        let transaction = transaction_of(transaction)?;
+        if record(table, transaction)?.is_none() {
             let key = IdempotencyKey::new(&String::from_utf8_lossy(key));
-            keys.push(
-                key.map_err(unanimo_proto::MalformedMessage::from)
-                    .map_err(UnreadableRecord::from)?,
-            );
+            let key = key
+                .map_err(unanimo_proto::MalformedMessage::from)
+                .map_err(UnreadableRecord::from)?;
+            keys.push((key, transaction));
         }
         last = Some(bound);
     }

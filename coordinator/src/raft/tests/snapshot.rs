@@ -43,7 +43,9 @@ fn random_command(choice: &mut Choice) -> Command {
         8 => close_and_forget(choice.below(8), choice),
         9 => bind(choice.below(12), choice.below(60)),
         10 => Command::Release {
-            keys: (0..12).filter(|_| choice.below(2) == 0).map(key).collect(),
+            keys: (0..24)
+                .map(|_| (key(choice.below(12)), transaction(choice.below(60))))
+                .collect(),
         },
         1..=4 => decide(choice.below(60), 1 + choice.below(5), choice.below(50)),
         _ => acknowledge(
