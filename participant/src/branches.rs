@@ -1,5 +1,5 @@
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -22,6 +22,11 @@ use crate::{ParticipantOptions, StartError, StopReason};
 /// How long after its deadline a branch that only read is still remembered: a takeover may ask again until the deadline,
 /// and its message may be late.
 const READ_ONLY_MARGIN: Duration = Duration::from_secs(10);
+
+/// How far ahead of our own clock a watermark may lie. The coordinators' time and this clock may be a day apart, and
+/// nothing is lost by hearing of a watermark late (R8); what is further ahead comes from a message that is damaged or
+/// forged, and would refuse every transaction for as long as it is ahead.
+const WATERMARK_TOLERANCE: Duration = Duration::from_secs(2 * 24 * 60 * 60);
 
 /// Branches are spread over so many locks, so that a look into the branch table, which may go to the disk, holds
 /// up few others.
@@ -52,6 +57,8 @@ pub(crate) struct Branches {
     /// The highest watermark that a coordinator has told; it only rises. What begins below it is refused (R7). At the
     /// start it is the one that is durable.
     watermark: watch::Sender<Option<TransactionId>>,
+    /// Whether somebody has been told of a watermark that was not believed.
+    warned_of_watermark: AtomicBool,
     pub(crate) completions: mpsc::UnboundedSender<Completion>,
     pub(crate) tasks: TaskTracker,
 }
@@ -107,6 +114,7 @@ impl Branches {
             in_flight: AtomicUsize::new(0),
             read_only: Mutex::default(),
             watermark,
+            warned_of_watermark: AtomicBool::new(false),
             completions,
             tasks,
         }
@@ -125,9 +133,18 @@ impl Branches {
             if self.shard(transaction).contains_key(&transaction) {
                 continue;
             }
-            match self.store.was_committed(transaction) {
-                Ok(false) => self.calls.abort(transaction, None).await?,
-                Ok(true) => return Some(Err(StartError::ResourceManagerBehind { transaction })),
+            let closed = self.store.closed_below() > Some(transaction);
+            match self.store.finish(transaction) {
+                Ok(Some(Finish::Committed { .. })) => {
+                    return Some(Err(StartError::ResourceManagerBehind { transaction }));
+                }
+                // It may have been committed here and forgotten since.
+                Ok(None) if closed => {
+                    return Some(Err(StartError::ResourceManagerHoldsClosed { transaction }));
+                }
+                Ok(Some(Finish::Aborted { .. } | Finish::ReadOnly { .. }) | None) => {
+                    self.calls.abort(transaction, None).await?;
+                }
                 Err(error) => return Some(Err(error)),
             }
         }
@@ -230,11 +247,25 @@ impl Branches {
         if told <= *self.watermark.borrow() {
             return;
         }
+        let believed_until = self.clock.now().after(WATERMARK_TOLERANCE);
+        if let Some(watermark) = told.filter(|told| told.timestamp() > believed_until) {
+            return self.disbelieve(watermark);
+        }
         self.watermark.send_if_modified(|watermark| {
             let rises = told > *watermark;
             *watermark = told.max(*watermark);
             rises
         });
+    }
+
+    fn disbelieve(&self, watermark: TransactionId) {
+        self.counters.watermarks_ignored.increment();
+        if !self.warned_of_watermark.swap(true, Ordering::Relaxed) {
+            let (participant, at, tolerance) =
+                (&self.options.name, watermark.timestamp(), WATERMARK_TOLERANCE);
+            tracing::warn!(%participant, %watermark, %at, ?tolerance, "a watermark lies too far ahead of this clock and is \
+                ignored: look whether the clock is right, and who sent it");
+        }
     }
 
     /// The highest watermark that a coordinator has told, and whether it has risen since it was last looked at.

@@ -98,6 +98,18 @@ pub enum StartError {
         /// The transaction.
         transaction: TransactionId,
     },
+    /// The resource manager holds something prepared that is closed (R7) and that this participant knows nothing of any
+    /// more: it may have been committed and forgotten, so nobody rolls it back unasked.
+    #[error(
+        "the resource manager holds transaction {transaction} prepared, but it is closed and forgotten here: it may have \
+         been committed. Look it up at the transaction's other services. If the resource manager was restored from an old \
+         copy, restore newer data, as old as the journal at least; if this is all that is left, end the transaction in the \
+         resource manager by hand as the others ended it. Then start again"
+    )]
+    ResourceManagerHoldsClosed {
+        /// The transaction.
+        transaction: TransactionId,
+    },
     /// The coordinators' addresses are no addresses.
     #[error(transparent)]
     Client(#[from] ClientError),

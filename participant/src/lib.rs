@@ -106,8 +106,7 @@
 //! # Left out
 //!
 //! The batched `Exchange` stream is not built yet. A promise in doubt is not moved: the journal keeps everything behind
-//! the oldest one. A resource manager whose data is older than the journal is found out only by transactions that are not
-//! closed.
+//! the oldest one. A resource manager whose data is older than the journal is found out only by what it lists as prepared.
 
 mod background;
 mod branch_table;

@@ -256,7 +256,8 @@ impl Participant {
     ///
     /// # Errors
     ///
-    /// [`StartError::ResourceManagerBehind`], and [`StartError::Stopped`] if the participant stopped meanwhile.
+    /// [`StartError::ResourceManagerBehind`] or
+    /// [`StartError::ResourceManagerHoldsClosed`], and [`StartError::Stopped`] if the participant stopped meanwhile.
     /// Nothing was answered.
     pub async fn recover(&self) -> Result<(), StartError> {
         let inner = &self.inner;
@@ -451,6 +452,7 @@ impl Participant {
             duplicates: counters.duplicates.get(),
             violations: counters.violations.get(),
             expired: counters.expired.get(),
+            watermarks_ignored: counters.watermarks_ignored.get(),
             overloads: counters.overloads.get(),
             resource_manager_errors: counters.resource_manager_errors.get(),
             registered: inner.gate.is_registered(),

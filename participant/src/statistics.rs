@@ -51,6 +51,8 @@ pub struct Statistics {
     pub violations: u64,
     /// New transactions refused because their ids lie below the watermark (R7).
     pub expired: u64,
+    /// Watermarks ignored because they lie too far ahead of this participant's clock. Anything but zero is an alarm.
+    pub watermarks_ignored: u64,
     /// New transactions refused because too much was going on.
     pub overloads: u64,
     /// Calls of the resource manager that were unavailable or panicked.
@@ -166,6 +168,7 @@ pub(crate) struct Counters {
     pub(crate) duplicates: Counter,
     pub(crate) violations: Counter,
     pub(crate) expired: Counter,
+    pub(crate) watermarks_ignored: Counter,
     pub(crate) overloads: Counter,
     pub(crate) resource_manager_errors: Counter,
     in_doubt_times: Mutex<InDoubtTimes>,
@@ -194,6 +197,7 @@ impl Counters {
             duplicates: exported(metrics.duplicates()),
             violations: exported(metrics.violations()),
             expired: Counter::default(),
+            watermarks_ignored: Counter::default(),
             overloads: Counter::default(),
             resource_manager_errors: exported(metrics.resource_manager_errors()),
             in_doubt_times: Mutex::new(InDoubtTimes::new()),

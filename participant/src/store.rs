@@ -266,10 +266,9 @@ impl Store {
         self.table.branch(transaction)
     }
 
-    /// Whether this transaction was committed here, as far as the table knows.
-    pub(crate) fn was_committed(&self, transaction: TransactionId) -> Result<bool, StartError> {
-        let finish = self.table.finish(transaction)?;
-        Ok(matches!(finish, Some(Finish::Committed { .. })))
+    /// How this transaction's branch ended, as far as the table knows.
+    pub(crate) fn finish(&self, transaction: TransactionId) -> Result<Option<Finish>, StartError> {
+        Ok(self.table.finish(transaction)?)
     }
 
     /// Calls back once, when the journal fails.

@@ -5,10 +5,11 @@ use std::time::Duration;
 
 use crate::support::{Call, FakeCoordinator, Peer, World, eventually, reason, transaction};
 use tonic::Status;
-use unanimo_core::{TransactionId, Vote};
+use unanimo_core::{Timestamp, TransactionId, Vote};
 use unanimo_journal::Disk;
-use unanimo_participant::{Participant, ParticipantOptions};
+use unanimo_participant::{Participant, ParticipantOptions, StartError};
 use unanimo_proto::ErrorReason;
+use unanimo_proto::transport::Clock as _;
 use unanimo_table::{MemoryTable, Table};
 
 fn options(world: &World) -> ParticipantOptions {
@@ -147,6 +148,60 @@ async fn the_journal_lets_go_of_what_is_closed_but_never_of_a_promise() {
     assert!(participant.generation() > generation);
     let positions = positions(&world);
     assert!(positions.is_sorted() && positions[2] > 2200, "{positions:?}");
+}
+
+#[tokio::test]
+async fn what_the_resource_manager_keeps_of_a_forgotten_transaction_is_not_rolled_back_unasked() {
+    let world = World::new();
+    let (participant, peer) = world.start_with(options(&world)).await;
+    let (done, tombstone) = (transaction(1), transaction(300));
+    committed(&peer, 1).await.unwrap();
+    tell_watermark(&peer, 100).await.unwrap();
+    eventually("forgotten", || remembered(&world).is_empty()).await;
+    peer.abort(tombstone).await.unwrap();
+    participant.shutdown().await;
+    world.crash(0);
+
+    // The database comes back as it was while the transaction was prepared.
+    world.recorder.list_as_prepared(done);
+    let error = world.try_start(options(&world)).await.err().unwrap();
+    let holds_closed = StartError::ResourceManagerHoldsClosed { transaction: done };
+    assert_eq!(error.to_string(), holds_closed.to_string());
+    assert!(error.to_string().contains(&done.to_string()), "{error}");
+    assert_eq!(world.recorder.count(Call::Abort, done), 0);
+    assert_eq!(
+        world.coordinator.registrations().len(),
+        1,
+        "nobody was told that it is back"
+    );
+}
+
+#[tokio::test]
+async fn a_watermark_far_ahead_of_the_clock_closes_nothing() {
+    let world = World::new();
+    let (participant, peer) = world.start_with(options(&world)).await;
+    peer.yes(transaction(1)).await;
+    peer.commit(transaction(1)).await.unwrap();
+    let now = world.clock.now();
+    let day = Duration::from_secs(24 * 60 * 60);
+    let at = |time| TransactionId::first_at(time).to_string();
+
+    let mut forged = Peer::abort_request(transaction(0));
+    let last = TransactionId::new(Timestamp::from_unix_ms(u64::MAX), u128::MAX);
+    forged.watermark = last.to_string();
+    peer.abort_wire(forged.clone()).await.unwrap();
+    forged.watermark = at(now.after(2 * day + Duration::from_secs(1)));
+    peer.abort_wire(forged.clone()).await.unwrap();
+    assert_eq!(participant.statistics().watermarks_ignored, 2);
+    peer.yes(transaction(2)).await;
+    peer.commit(transaction(2)).await.unwrap();
+
+    // Clocks may be a day apart.
+    forged.watermark = at(now.after(day));
+    peer.abort_wire(forged).await.unwrap();
+    assert_eq!(participant.statistics().watermarks_ignored, 2);
+    let refused = peer.prepare(transaction(3), "yes").await.unwrap_err();
+    assert_eq!(reason(&refused), Some(ErrorReason::Expired));
 }
 
 /// What was heard before the power failed.
