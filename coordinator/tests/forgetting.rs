@@ -118,6 +118,26 @@ async fn a_commit_is_kept_beyond_the_window_for_a_member_that_is_away() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_copy_from_between_a_promise_and_its_acknowledged_commit_is_refused() {
+    let cluster = TestCluster::start(3).await;
+    let a = TestParticipant::start(&cluster, "a").await;
+    a.change(|a| a.acknowledges_at = Some(9));
+    cluster
+        .submit_at(0, new_transaction(), &[(&a, "x")])
+        .await
+        .unwrap();
+    eventually("the acknowledgement is recorded", async || {
+        let status = cluster.status(0).await?;
+        status.participants.iter().any(|a| a.position == 9).then_some(())
+    })
+    .await;
+    // It has promised at 7.
+    let refused = a.register(&cluster, 2, 8).await.unwrap_err();
+    assert_eq!(reason_of(&refused), Some(ErrorReason::Outdated), "{refused}");
+    a.register(&cluster, 2, 9).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn no_clock_that_jumps_by_a_day_closes_anything_or_refuses_anything() {
     let cluster = TestCluster::start_with(3, "[retention]\nwindow_seconds = 10\n").await;
     let a = TestParticipant::start(&cluster, "a").await;

@@ -161,6 +161,8 @@ pub enum Command {
         transaction: TransactionId,
         /// Who has acknowledged.
         participants: Members,
+        /// How far their journals reached then: at least to the records of the decision. Not of everybody.
+        witnesses: BTreeMap<ParticipantId, Witness>,
     },
     /// A participant says where it serves and how far its memory reaches.
     Register {
@@ -268,7 +270,8 @@ pub fn apply<V: View>(view: &V, command: &Command) -> Result<(Vec<Change>, Appli
         Command::Acknowledge {
             transaction,
             participants,
-        } => acknowledge(view, *transaction, participants),
+            witnesses,
+        } => acknowledge(view, *transaction, participants, witnesses),
         Command::Register {
             participant,
             registration,
@@ -304,20 +307,30 @@ fn decide<V: View>(view: &V, proposal: &Proposal) -> Result<(Vec<Change>, Applie
     };
     let mut changes = vec![Change::Record(proposal.transaction, record.clone())];
     for (participant, witness) in &proposal.witnesses {
-        // Not of a start that has yet to register: its registration would look as if it knew less than before.
-        let known = view.registration(participant)?;
-        if let Some(known) = known.filter(|known| witness.generation <= known.witness.generation) {
-            let highest = known.witness.highest(*witness);
-            if highest != known.witness {
-                let registration = Registration {
-                    witness: highest,
-                    ..known
-                };
-                changes.push(Change::Registration(participant.clone(), registration));
-            }
-        }
+        changes.extend(raise(view, participant, *witness)?);
     }
     Ok((changes, Applied::Decided(record)))
+}
+
+/// Remembers how far a participant's memory has reached (R11).
+fn raise<V: View>(
+    view: &V,
+    participant: &ParticipantId,
+    witness: Witness,
+) -> Result<Option<Change>, V::Error> {
+    // Not of a start that has yet to register: its registration would look as if it knew less than before.
+    let known = view.registration(participant)?;
+    let known = known.filter(|known| witness.generation <= known.witness.generation);
+    Ok(known.and_then(|known| {
+        let highest = known.witness.highest(witness);
+        (highest != known.witness).then(|| {
+            let registration = Registration {
+                witness: highest,
+                ..known
+            };
+            Change::Registration(participant.clone(), registration)
+        })
+    }))
 }
 
 /// The participants that have come up again since they gave the votes that a Commit rests on. Once superseded a vote
@@ -340,22 +353,39 @@ fn acknowledge<V: View>(
     view: &V,
     transaction: TransactionId,
     participants: &Members,
+    witnesses: &BTreeMap<ParticipantId, Witness>,
 ) -> Result<(Vec<Change>, Applied), V::Error> {
     let Some(mut record) = view.record(transaction)? else {
         return Ok((Vec::new(), Applied::Acknowledged));
     };
+    let mut changes = Vec::new();
     let before = record.unacknowledged.len();
-    record
-        .unacknowledged
-        .retain(|member| !participants.contains(member));
-    let changes = if record.unacknowledged.len() == before {
-        Vec::new()
-    } else if may_be_forgotten(view, transaction, &record)? {
-        // It was kept for this member only.
-        vec![Change::Forgotten(transaction)]
-    } else {
-        vec![Change::Record(transaction, record)]
-    };
+    for participant in participants {
+        if !record.unacknowledged.contains(participant) {
+            continue;
+        }
+        let witness = witnesses.get(participant);
+        let known = view.registration(participant)?;
+        // It has come up again since, perhaps from a copy that does not know the decision: it is told once more.
+        let earlier_life =
+            |witness: &Witness| known.is_some_and(|known| witness.generation < known.witness.generation);
+        if witness.is_some_and(earlier_life) {
+            continue;
+        }
+        record.unacknowledged.remove(participant);
+        // Once the decision is forgotten, nobody could tell it again to a copy from before it (R7).
+        if let Some(witness) = witness {
+            changes.extend(raise(view, participant, *witness)?);
+        }
+    }
+    if record.unacknowledged.len() < before {
+        changes.push(if may_be_forgotten(view, transaction, &record)? {
+            // It was kept for this member only.
+            Change::Forgotten(transaction)
+        } else {
+            Change::Record(transaction, record)
+        });
+    }
     Ok((changes, Applied::Acknowledged))
 }
 

@@ -73,6 +73,8 @@ pub enum TransactionInput {
     Acknowledged {
         /// Who.
         participant: ParticipantId,
+        /// How far its journal reached then, if it says so.
+        witness: Option<Witness>,
     },
 }
 
@@ -107,6 +109,8 @@ pub enum TransactionEffect {
     RecordAcknowledged {
         /// Who.
         participants: Members,
+        /// How far their journals reached then, of those that say so (R11).
+        witnesses: BTreeMap<ParticipantId, Witness>,
     },
     /// Nothing has to be done, and why.
     Ignored(Ignored),
@@ -120,7 +124,10 @@ pub struct Transaction {
     id: TransactionId,
     request_hash: RequestHash,
     members: Members,
+    /// Where the promises stand.
     witnesses: BTreeMap<ParticipantId, Witness>,
+    /// How far the journals reached when the decision was acknowledged.
+    acknowledged_at: BTreeMap<ParticipantId, Witness>,
     phase: Phase,
 }
 
@@ -169,6 +176,7 @@ impl Transaction {
             request_hash: record.request_hash,
             members: record.members,
             witnesses: BTreeMap::new(),
+            acknowledged_at: BTreeMap::new(),
             phase: Phase::Ended {
                 decision: decision.clone(),
             },
@@ -192,6 +200,7 @@ impl Transaction {
             request_hash,
             members,
             witnesses: BTreeMap::new(),
+            acknowledged_at: BTreeMap::new(),
             phase,
         }
     }
@@ -211,6 +220,11 @@ impl Transaction {
         &self.members
     }
 
+    /// How far the journals of members reached that have acknowledged and said so.
+    pub fn acknowledged_at(&self) -> &BTreeMap<ParticipantId, Witness> {
+        &self.acknowledged_at
+    }
+
     /// How far it has come.
     pub fn phase(&self) -> &Phase {
         &self.phase
@@ -228,7 +242,9 @@ impl Transaction {
             TransactionInput::AbortRequested => self.abort_requested(now),
             TransactionInput::DecisionRecorded(record) => self.decision_recorded(record),
             TransactionInput::PromisesSuperseded { participants } => self.promises_superseded(&participants),
-            TransactionInput::Acknowledged { participant } => self.acknowledged(participant),
+            TransactionInput::Acknowledged { participant, witness } => {
+                self.acknowledged(participant, witness)
+            }
         }
     }
 
@@ -396,7 +412,11 @@ impl Transaction {
         effects
     }
 
-    fn acknowledged(&mut self, participant: ParticipantId) -> Vec<TransactionEffect> {
+    fn acknowledged(
+        &mut self,
+        participant: ParticipantId,
+        witness: Option<Witness>,
+    ) -> Vec<TransactionEffect> {
         if !self.members.contains(&participant) {
             return vec![TransactionEffect::Ignored(Ignored::NotAMember)];
         }
@@ -410,6 +430,9 @@ impl Transaction {
         if !unacknowledged.remove(&participant) {
             return vec![TransactionEffect::Ignored(Ignored::RepeatedAcknowledgement)];
         }
+        if let Some(witness) = witness {
+            self.acknowledged_at.insert(participant, witness);
+        }
         if !unacknowledged.is_empty() {
             return Vec::new();
         }
@@ -419,6 +442,7 @@ impl Transaction {
         };
         vec![TransactionEffect::RecordAcknowledged {
             participants: self.members.clone(),
+            witnesses: self.acknowledged_at.clone(),
         }]
     }
 }

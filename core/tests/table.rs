@@ -126,6 +126,7 @@ fn acknowledgements_only_ever_take_away() {
     let acknowledge = |numbers: &[u8]| Command::Acknowledge {
         transaction: transaction(1),
         participants: members(numbers),
+        witnesses: BTreeMap::new(),
     };
     assert_eq!(
         table.apply(&acknowledge(&[1])),
@@ -220,6 +221,33 @@ fn a_commit_that_rests_on_a_vote_of_an_earlier_life_is_not_recorded() {
 }
 
 #[test]
+fn an_acknowledgement_raises_what_is_known_of_its_members_and_one_of_an_earlier_life_is_none() {
+    let mut table = DecisionTable::new();
+    table.apply(&register(1, "a", witness(2, 20)));
+    table.apply(&Command::Decide(decide(1, Decision::Commit)));
+    let acknowledge = |known| Command::Acknowledge {
+        transaction: transaction(1),
+        participants: members(&[1]),
+        witnesses: [(participant(1), known), (participant(2), witness(1, 1))].into(),
+    };
+    // Nobody says what the life that is registered now knows of it.
+    let before = table.clone();
+    table.apply(&acknowledge(witness(1, 30)));
+    assert_eq!(table, before);
+    table.apply(&acknowledge(witness(2, 25)));
+    assert_eq!(table.records()[&transaction(1)].unacknowledged, members(&[2]));
+    assert_eq!(held(&table, 1).witness, witness(2, 25));
+    // A copy from before the commit knows less.
+    let refused = table.apply(&register(1, "a", witness(3, 24)));
+    assert!(matches!(refused, Applied::Outdated { .. }), "{refused:?}");
+    // Repeated, it says nothing new.
+    table.apply(&acknowledge(witness(2, 99)));
+    assert_eq!(held(&table, 1).witness, witness(2, 25));
+    let Ok(unknown) = table.registration(&participant(2));
+    assert_eq!(unknown, None);
+}
+
+#[test]
 fn what_is_closed_is_forgotten_once_no_member_needs_it_and_refused_for_ever() {
     let mut table = DecisionTable::new();
     for (number, decision) in [
@@ -233,6 +261,7 @@ fn what_is_closed_is_forgotten_once_no_member_needs_it_and_refused_for_ever() {
     let everybody = |number| Command::Acknowledge {
         transaction: transaction(number),
         participants: members(&[1, 2]),
+        witnesses: BTreeMap::new(),
     };
     table.apply(&everybody(1));
     table.apply(&everybody(4));
@@ -286,6 +315,7 @@ fn a_key_stands_for_the_first_transaction_bound_until_that_is_forgotten() {
     table.apply(&Command::Acknowledge {
         transaction: transaction(1),
         participants: members(&[1, 2]),
+        witnesses: BTreeMap::new(),
     });
     assert!(table.records().is_empty());
     let watermark = transaction(4);
@@ -341,10 +371,13 @@ fn commands() -> impl Strategy<Value = Command> {
         });
     prop_oneof![
         proposal.prop_map(Command::Decide),
-        (1u8..=3, some_members()).prop_map(|(number, participants)| Command::Acknowledge {
-            transaction: transaction(number),
-            participants,
-        }),
+        (1u8..=3, some_members(), btree_map(someone(), somewhen(), 0..3)).prop_map(
+            |(number, participants, witnesses)| Command::Acknowledge {
+                transaction: transaction(number),
+                participants,
+                witnesses,
+            }
+        ),
         (1u8..=3, prop_oneof![Just("a"), Just("b")], somewhen())
             .prop_map(|(number, address, witness)| register(number, address, witness)),
         (1u8..=4).prop_map(|number| Command::Advance(closing_below(number))),

@@ -159,6 +159,7 @@ transcripts! {
     read_only_then_promised
     registration
     registration_of_a_copy
+    registration_of_a_copy_from_before_a_commit
     registration_of_an_old_copy
     registration_outdated
     registration_overtaken_by_a_vote

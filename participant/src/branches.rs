@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 use unanimo_core::table::Witness;
-use unanimo_core::{Branch, BranchInput, BranchPhase, Finish, Record, Timestamp, TransactionId};
+use unanimo_core::{Branch, BranchInput, BranchPhase, Finish, Position, Record, Timestamp, TransactionId};
 use unanimo_proto::transport::Clock;
 
 use crate::doubts::Doubts;
@@ -266,6 +266,15 @@ impl Branches {
             tracing::warn!(%participant, %watermark, %at, ?tolerance, "a watermark lies too far ahead of this clock and is \
                 ignored: look whether the clock is right, and who sent it");
         }
+    }
+
+    /// How far the journal is sure to reach, as every later life will have to show (R11). None before it is durable that
+    /// the cluster has confirmed this life: the next one would register with where the journal ended before it.
+    pub(crate) fn reached(&self) -> Option<Witness> {
+        self.gate.is_registered().then(|| Witness {
+            generation: self.start.generation,
+            position: Position(self.store.durable().get()),
+        })
     }
 
     /// The highest watermark that a coordinator has told, and whether it has risen since it was last looked at.

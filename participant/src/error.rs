@@ -200,6 +200,8 @@ pub(crate) enum Refusal {
     Recovering,
     /// A new transaction, before the cluster has confirmed that this participant's memory is whole (R11).
     Unregistered,
+    /// A commit that is done, before it is durable that the cluster has confirmed this life (R11).
+    Unconfirmed,
     /// A shutdown is under way.
     ShuttingDown,
     /// Nothing is served any more.
@@ -225,6 +227,11 @@ impl From<Refusal> for Status {
             Refusal::Unregistered => with_retry_after(
                 ErrorReason::Recovering,
                 "the participant has not registered since it started; nothing was done",
+                RETRY_AFTER,
+            ),
+            Refusal::Unconfirmed => with_retry_after(
+                ErrorReason::Recovering,
+                "it is committed, but the participant's registration is not confirmed yet; ask again",
                 RETRY_AFTER,
             ),
             Refusal::ShuttingDown => refusal(

@@ -56,7 +56,7 @@ impl Gate {
         }
     }
 
-    /// The cluster knows where we are, and that we know all we have ever promised.
+    /// The cluster knows where we are, and that we know all we have ever promised; that it does is on disk.
     pub(crate) fn register(&self) {
         self.registered.send_replace(true);
     }

@@ -48,8 +48,8 @@ impl Registrar {
                 Ok(()) => {
                     let (participant, generation) = (&self.options.name, self.generation);
                     tracing::info!(%participant, %generation, "registered");
-                    // Before the first promise of this life.
-                    return match self.store.record_registration(self.generation) {
+                    // Before the first promise of this life, and its first acknowledgement.
+                    return match self.store.record_registration(self.generation).await {
                         Ok(()) => self.gate.register(),
                         Err(reason) => self.gate.close(reason),
                     };

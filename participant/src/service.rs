@@ -53,10 +53,16 @@ impl participant_server::Participant for Answering {
         let patience = self.options.acknowledge_within;
         self.ask(message.transaction, input, Asker::Acknowledgement, patience)
             .await?;
+        // After this the decision may be forgotten, so the cluster has to know a copy from before it (R7, R11).
+        let reached = self.branches.reached().ok_or(Refusal::Unconfirmed)?;
         Ok(Response::new(v1::CommitReply {
             cluster: self.options.cluster.to_string(),
             transaction: message.transaction.to_string(),
             participant: self.options.name.to_string(),
+            reached: Some(v1::commit_reply::Reached {
+                generation: reached.generation.0,
+                position: reached.position.0,
+            }),
         }))
     }
 

@@ -118,11 +118,10 @@ impl Store {
         Ok(())
     }
 
-    /// Records that the cluster has confirmed this life. Stands before every promise of it, so it is durable with the
-    /// first of them.
-    pub(crate) fn record_registration(&self, generation: Generation) -> Result<(), StopReason> {
+    /// Records that the cluster has confirmed this life, durably. Stands before every promise of it.
+    pub(crate) async fn record_registration(&self, generation: Generation) -> Result<(), StopReason> {
         let payload = encode_participant_record(&self.name, &Record::Registered { generation });
-        self.journal.append_lazily(payload).map_err(not_taken)?;
+        self.journal.append_durable(payload).await.map_err(not_taken)?;
         Ok(())
     }
 
@@ -256,7 +255,6 @@ impl Store {
     }
 
     /// Where the journal ends, as far as it is durable.
-    #[cfg(test)]
     pub(crate) fn durable(&self) -> Sequence {
         self.journal.durable()
     }

@@ -1,6 +1,8 @@
 //! What stands on disk, to core types and back. A record that cannot be read is damage or comes from a later
 //! version; its reader must refuse to go on (R10).
 
+use std::collections::BTreeMap;
+
 use bytes::Bytes;
 use prost::Message as _;
 use thiserror::Error;
@@ -189,6 +191,28 @@ pub fn decode_binding(bytes: &[u8]) -> Result<Binding, UnreadableRecord> {
     Ok(binding_from_disk(&disk::Binding::decode(bytes)?)?)
 }
 
+fn witnesses_to_disk(witnesses: &BTreeMap<ParticipantId, Witness>) -> Vec<disk::command::Witness> {
+    let to_disk = |(participant, witness): (&ParticipantId, &Witness)| disk::command::Witness {
+        participant: participant.to_string(),
+        generation: witness.generation.0,
+        position: witness.position.0,
+    };
+    witnesses.iter().map(to_disk).collect()
+}
+
+fn witnesses_from_disk(
+    witnesses: Vec<disk::command::Witness>,
+) -> Result<BTreeMap<ParticipantId, Witness>, MalformedMessage> {
+    let from_disk = |witness: disk::command::Witness| {
+        let value = Witness {
+            generation: Generation(witness.generation),
+            position: Position(witness.position),
+        };
+        Ok((participant_from_wire(&witness.participant)?, value))
+    };
+    witnesses.into_iter().map(from_disk).collect()
+}
+
 /// Commands as the payload of one Raft entry.
 pub fn encode_commands(commands: &[Command]) -> Bytes {
     disk::CommandBatch {
@@ -210,9 +234,7 @@ pub fn decode_commands(bytes: Bytes) -> Result<Vec<Command>, UnreadableRecord> {
 
 fn command_to_disk(command: &Command) -> disk::Command {
     use disk::command::release::Stood;
-    use disk::command::{
-        Acknowledge, Bind, Command as Kind, Decide, Forget, Register, Release, Witness as DiskWitness,
-    };
+    use disk::command::{Acknowledge, Bind, Command as Kind, Decide, Forget, Register, Release};
     let kind = match command {
         Command::Decide(proposal) => Kind::Decide(Decide {
             transaction: transaction_to_disk(proposal.transaction),
@@ -220,23 +242,17 @@ fn command_to_disk(command: &Command) -> disk::Command {
             request_hash: hash_to_wire(proposal.request_hash),
             members: members_to_wire(&proposal.members),
             unacknowledged: members_to_wire(&proposal.unacknowledged),
-            witnesses: proposal
-                .witnesses
-                .iter()
-                .map(|(participant, witness)| DiskWitness {
-                    participant: participant.to_string(),
-                    generation: witness.generation.0,
-                    position: witness.position.0,
-                })
-                .collect(),
+            witnesses: witnesses_to_disk(&proposal.witnesses),
             decided_at_unix_ms: proposal.decided_at.unix_ms(),
         }),
         Command::Acknowledge {
             transaction,
             participants,
+            witnesses,
         } => Kind::Acknowledge(Acknowledge {
             transaction: transaction_to_disk(*transaction),
             participants: members_to_wire(participants),
+            witnesses: witnesses_to_disk(witnesses),
         }),
         Command::Register {
             participant,
@@ -270,14 +286,7 @@ fn command_from_disk(command: disk::Command) -> Result<Command, MalformedMessage
     use disk::command::Command as Kind;
     Ok(match command.command.ok_or(missing("command"))? {
         Kind::Decide(decide) => {
-            let mut witnesses = std::collections::BTreeMap::new();
-            for witness in decide.witnesses {
-                let value = Witness {
-                    generation: Generation(witness.generation),
-                    position: Position(witness.position),
-                };
-                witnesses.insert(participant_from_wire(&witness.participant)?, value);
-            }
+            let witnesses = witnesses_from_disk(decide.witnesses)?;
             Command::Decide(Proposal {
                 transaction: transaction_from_disk(&decide.transaction)?,
                 decision: decision_from_disk(decide.decision)?,
@@ -291,6 +300,7 @@ fn command_from_disk(command: disk::Command) -> Result<Command, MalformedMessage
         Kind::Acknowledge(acknowledge) => Command::Acknowledge {
             transaction: transaction_from_disk(&acknowledge.transaction)?,
             participants: names_from_wire("participants", &acknowledge.participants)?,
+            witnesses: witnesses_from_disk(acknowledge.witnesses)?,
         },
         Kind::Register(register) => Command::Register {
             participant: participant_from_wire(&register.participant)?,

@@ -87,10 +87,15 @@ fn command() -> impl Strategy<Value = Command> {
                 })
             },
         );
-    let acknowledge =
-        (transaction(), members()).prop_map(|(transaction, participants)| Command::Acknowledge {
+    let acknowledge = (
+        transaction(),
+        members(),
+        prop::option::of((participant(), witness())),
+    )
+        .prop_map(|(transaction, participants, reached)| Command::Acknowledge {
             transaction,
             participants,
+            witnesses: reached.into_iter().collect(),
         });
     let register =
         (participant(), registration()).prop_map(|(participant, registration)| Command::Register {

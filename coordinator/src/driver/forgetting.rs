@@ -381,6 +381,7 @@ mod tests {
             read.apply(&Command::Acknowledge {
                 transaction: transaction(number),
                 participants: away.clone(),
+                witnesses: std::collections::BTreeMap::new(),
             });
         }
         assert_eq!(read.kept(), 1200, "what is not closed");

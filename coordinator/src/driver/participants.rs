@@ -7,8 +7,10 @@ use std::time::Duration;
 use tokio::time::{Instant, timeout};
 use tonic::transport::Channel;
 use tonic::{Code, Request, Status};
-use unanimo_core::table::Horizon;
-use unanimo_core::{ClusterId, Decision, ParticipantId, RequestHash, TransactionId, Vote};
+use unanimo_core::table::{Horizon, Witness};
+use unanimo_core::{
+    ClusterId, Decision, Generation, ParticipantId, Position, RequestHash, TransactionId, Vote,
+};
 use unanimo_proto::transport::{Connector, MAX_MESSAGE_BYTES};
 use unanimo_proto::v1::{self, participant_client::ParticipantClient};
 use unanimo_proto::{ErrorReason, MalformedMessage, PrepareMessage, PrepareVote, reason_of, retry_after};
@@ -115,7 +117,7 @@ impl Participants {
         }
     }
 
-    /// Tells a decision once. Ok means that it is acknowledged.
+    /// Tells a decision once. Ok means that it is acknowledged, and says how far the member's journal reached, if it does.
     pub(super) async fn deliver_once(
         &self,
         participant: &ParticipantId,
@@ -123,7 +125,7 @@ impl Participants {
         request_hash: RequestHash,
         decision: &Decision,
         epoch: u64,
-    ) -> Result<(), Status> {
+    ) -> Result<Option<Witness>, Status> {
         let (address, mut client) = self.client(participant)?;
         let (cluster, tx, to) = (
             self.cluster.to_string(),
@@ -132,7 +134,7 @@ impl Participants {
         );
         let expected = (cluster.clone(), tx.clone(), to.clone());
         let watermark = unanimo_proto::watermark_to_wire(self.watermark());
-        let told = match decision {
+        let (told, reached) = match decision {
             Decision::Commit => {
                 let request_hash = request_hash.as_bytes().to_vec().into();
                 let request = v1::CommitRequest {
@@ -147,7 +149,11 @@ impl Participants {
                     .bounded(&address, client.commit(with_deadline(request)))
                     .await?
                     .into_inner();
-                (reply.cluster, reply.transaction, reply.participant)
+                let reached = reply.reached.map(|reached| Witness {
+                    generation: Generation(reached.generation),
+                    position: Position(reached.position),
+                });
+                ((reply.cluster, reply.transaction, reply.participant), reached)
             }
             Decision::Abort(_) => {
                 let request = v1::AbortRequest {
@@ -161,11 +167,11 @@ impl Participants {
                     .bounded(&address, client.abort(with_deadline(request)))
                     .await?
                     .into_inner();
-                (reply.cluster, reply.transaction, reply.participant)
+                ((reply.cluster, reply.transaction, reply.participant), None)
             }
         };
         if told == expected {
-            Ok(())
+            Ok(reached)
         } else {
             metrics::mistrusted(Reply::Acknowledgement, Mistrust::WrongSender, 1);
             Err(Status::internal(format!(

@@ -166,6 +166,7 @@ mod tests {
         Command::Acknowledge {
             transaction: TransactionId::new(Timestamp::from_unix_ms(1), u128::from(number)),
             participants: Members::from([ParticipantId::new(participant).unwrap()]),
+            witnesses: std::collections::BTreeMap::new(),
         }
     }
 

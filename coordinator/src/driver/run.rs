@@ -1,5 +1,6 @@
 //! One task that runs one transaction: carries out the effects of its state machine, in order.
 
+use std::collections::BTreeMap;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -9,7 +10,7 @@ use futures::StreamExt as _;
 use futures::stream::FuturesUnordered;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until};
-use unanimo_core::table::Command;
+use unanimo_core::table::{Command, Witness};
 use unanimo_core::{
     Decision, Members, Operation, ParticipantId, RequestHash, Transaction, TransactionEffect, TransactionId,
     TransactionInput, TransactionPhase,
@@ -178,16 +179,18 @@ impl Run {
         let members = self.transaction.members();
         let participants: Members = members.difference(unacknowledged).cloned().collect();
         if !participants.is_empty() {
-            self.record_acknowledged(participants);
+            let witnesses = self.transaction.acknowledged_at().clone();
+            self.record_acknowledged(participants, witnesses);
         }
     }
 
-    fn record_acknowledged(&mut self, participants: Members) {
+    fn record_acknowledged(&mut self, participants: Members, witnesses: BTreeMap<ParticipantId, Witness>) {
         let (shared, transaction) = (self.shared.clone(), self.transaction.id());
         self.calls.push(Box::pin(async move {
             let command = Command::Acknowledge {
                 transaction,
                 participants,
+                witnesses,
             };
             shared.proposer.propose_lazily(command).await;
             Event::Parked
@@ -233,9 +236,10 @@ impl Run {
                     participant,
                     decision,
                 } => self.deliver(participant, decision),
-                TransactionEffect::RecordAcknowledged { participants } => {
-                    self.record_acknowledged(participants);
-                }
+                TransactionEffect::RecordAcknowledged {
+                    participants,
+                    witnesses,
+                } => self.record_acknowledged(participants, witnesses),
                 TransactionEffect::Ignored(why) => tracing::trace!(%tx, ?why, "ignored"),
                 TransactionEffect::Alarm(violation) => {
                     metrics::alarm(Alarm::DecisionChanged);
@@ -337,9 +341,12 @@ impl Delivery {
                 .participants
                 .deliver_once(&participant, tx, request_hash, &decision, term)
                 .await;
-            let Err(error) = told else {
-                turn.answered();
-                return Event::Input(TransactionInput::Acknowledged { participant });
+            let error = match told {
+                Ok(witness) => {
+                    turn.answered();
+                    return Event::Input(TransactionInput::Acknowledged { participant, witness });
+                }
+                Err(error) => error,
             };
             if unanimo_proto::reason_of(&error) == Some(ErrorReason::Violation) {
                 metrics::alarm(Alarm::DecisionRefused);

@@ -38,6 +38,8 @@ pub(crate) struct Behaviour {
     pub(crate) vote_again: Option<Vote>,
     /// Whether decisions are acknowledged; else refused for now.
     pub(crate) acknowledges: bool,
+    /// Where its journal ends when it acknowledges a Commit, if it says so.
+    pub(crate) acknowledges_at: Option<u64>,
     /// The life that it votes in.
     pub(crate) generation: u64,
     /// Whose name its votes and acknowledgements carry instead of its own.
@@ -69,6 +71,7 @@ impl TestParticipant {
             vote: Some(Vote::Yes),
             vote_again: Some(Vote::Yes),
             acknowledges: true,
+            acknowledges_at: None,
             generation: 1,
             poses_as: None,
             refuses: None,
@@ -203,10 +206,16 @@ impl Participant for TestParticipant {
             transaction: message.transaction.clone(),
         });
         self.acknowledge().await?;
+        let Behaviour {
+            generation,
+            acknowledges_at,
+            ..
+        } = *self.behaviour.borrow();
         Ok(Response::new(v1::CommitReply {
             cluster: message.cluster,
             transaction: message.transaction,
             participant: self.sender(message.participant),
+            reached: acknowledges_at.map(|position| v1::commit_reply::Reached { generation, position }),
         }))
     }
 

@@ -39,7 +39,7 @@ fn told(event: &Event) -> Option<(TransactionId, RequestHash, bool)> {
                 Message::Prepare { .. }
                 | Message::Inquire { .. }
                 | Message::Voted { .. }
-                | Message::Acknowledged => {
+                | Message::Acknowledged { .. } => {
                     return None;
                 }
             };

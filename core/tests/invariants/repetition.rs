@@ -60,7 +60,9 @@ impl Invariant for Repetition {
                     let asked = (at.clone(), envelope.transaction, *request_hash);
                     self.voted(history, asked, vote)
                 }
-                (Address::Participant(at), Message::Acknowledged) => acknowledged(history, at, envelope),
+                (Address::Participant(at), Message::Acknowledged { .. }) => {
+                    acknowledged(history, at, envelope)
+                }
                 _ => Ok(()),
             },
             _ => Ok(()),

@@ -245,8 +245,9 @@ impl World {
                 };
                 self.step_transaction(node, id, input);
             }
-            Message::Acknowledged => {
-                self.step_transaction(node, id, TransactionInput::Acknowledged { participant });
+            Message::Acknowledged { witness } => {
+                let input = TransactionInput::Acknowledged { participant, witness };
+                self.step_transaction(node, id, input);
             }
             Message::Inquire {
                 members,
@@ -378,11 +379,15 @@ impl World {
                     participant,
                     decision,
                 } => self.send_decision(node, id, participant, decision),
-                TransactionEffect::RecordAcknowledged { participants } => self.propose(
+                TransactionEffect::RecordAcknowledged {
+                    participants,
+                    witnesses,
+                } => self.propose(
                     at,
                     Command::Acknowledge {
                         transaction: id,
                         participants,
+                        witnesses,
                     },
                 ),
                 TransactionEffect::Ignored(why) => self.happened(Event::TransactionIgnored {

@@ -56,7 +56,9 @@ pub(crate) enum Message {
         vote: Vote,
         witness: Option<Witness>,
     },
-    Acknowledged,
+    Acknowledged {
+        witness: Option<Witness>,
+    },
     Answered {
         request_hash: RequestHash,
         told: Told,
@@ -105,7 +107,15 @@ impl Envelope {
                 ),
                 None => format!("Voted {} {vote}", named(request_hash)),
             },
-            Message::Acknowledged => format!("Acknowledged {}", transaction_name(self.transaction)),
+            Message::Acknowledged { witness } => {
+                let name = transaction_name(self.transaction);
+                match witness {
+                    Some(witness) => {
+                        format!("Acknowledged {name} {}{}", witness.generation, witness.position)
+                    }
+                    None => format!("Acknowledged {name}"),
+                }
+            }
             Message::Answered { request_hash, told } => {
                 format!("Answered {} {told:?}", named(request_hash))
             }

@@ -132,7 +132,7 @@ impl World {
                 Told::Aborted => (BranchInput::Abort, None),
                 Told::Undecided => return,
             },
-            Message::Voted { .. } | Message::Acknowledged | Message::Inquire { .. } => {
+            Message::Voted { .. } | Message::Acknowledged { .. } | Message::Inquire { .. } => {
                 unreachable!("these go to coordinators")
             }
         };
@@ -384,8 +384,9 @@ impl World {
                     self.reply_vote(at, id, asker, vote);
                 }
                 BranchEffect::Acknowledge => {
+                    let witness = self.reaches(at);
                     for teller in std::mem::take(&mut self.entry(at, id).decision_tellers) {
-                        self.reply(at, teller.address, id, Message::Acknowledged);
+                        self.reply(at, teller.address, id, Message::Acknowledged { witness });
                     }
                 }
                 BranchEffect::Inquire => self.inquire(at, id, inquire_at),
@@ -440,6 +441,15 @@ impl World {
             witness,
         };
         self.reply(at, asker.address, id, message);
+    }
+
+    /// How far its journal reaches, once this life is confirmed in it.
+    fn reaches(&self, at: &ParticipantId) -> Option<Witness> {
+        let participant = self.participant(at);
+        let (generation, durable) = (participant.generation, participant.journal.durable());
+        let confirmed = durable.contains(&Record::Registered { generation });
+        let position = Position(durable.len() as u64);
+        confirmed.then_some(Witness { generation, position })
     }
 
     fn reply(&mut self, at: &ParticipantId, to: Address, transaction: TransactionId, message: Message) {

@@ -2,12 +2,14 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
+use unanimo_core::table::Witness;
 use unanimo_core::{ParticipantId, Record, Vote};
 use unanimo_journal::{Journal, Options, SimulatedDisk};
 use unanimo_participant::{Participant, StartError};
-use unanimo_proto::ErrorReason;
 use unanimo_proto::storage::encode_participant_record;
+use unanimo_proto::{ErrorReason, v1};
 use unanimo_table::{MemoryTable, Table as _};
 
 use crate::support::{Call, Peer, World, eventually, reason, transaction};
@@ -326,4 +328,64 @@ async fn a_record_that_cannot_be_read_is_refused() {
     world.disk = disk;
     let error = world.try_start(world.options()).await.err().unwrap();
     assert!(matches!(error, StartError::Unreadable { .. }), "{error}");
+}
+
+#[tokio::test]
+async fn an_acknowledgement_shows_how_far_the_journal_reaches_and_every_later_life_reaches_as_far() {
+    let world = World::new();
+    let commit = Peer::commit_request(transaction(1));
+    let mut reached = Witness::default();
+    for life in 0..4 {
+        let (participant, peer) = world.start().await;
+        let registered = world.coordinator.registrations().pop().unwrap();
+        assert!(
+            registered.position >= reached.position.0,
+            "life {life} looks like an old copy"
+        );
+        if life == 0 {
+            let promised = peer.yes(transaction(1)).await;
+            reached = peer.commit_reached(commit.clone()).await.unwrap();
+            assert!(
+                reached.position > promised.position,
+                "the record of the commit counts"
+            );
+        } else {
+            // The acknowledgement was lost. Nothing is written for this one, so the confirmation of this life must be.
+            let again = until_acknowledged(&peer, &commit).await;
+            assert!(again.position > reached.position && again.generation > reached.generation);
+            reached = again;
+        }
+        assert_eq!(reached.generation, participant.generation());
+        world.disk.power_off_at_operation(world.disk.operations());
+        participant.shutdown().await;
+        world.crash(0);
+    }
+}
+
+#[tokio::test]
+async fn a_commit_is_acknowledged_only_by_a_life_that_the_cluster_has_confirmed() {
+    let world = World::new();
+    let (participant, peer) = world.start().await;
+    peer.yes(transaction(1)).await;
+    participant.shutdown().await;
+    world.crash(0);
+    world.coordinator.refuse_registration(Some(ErrorReason::NoLeader));
+    let participant = world.try_start(world.options()).await.unwrap();
+    let peer = Peer::new(&participant);
+    let refused = peer.commit(transaction(1)).await.unwrap_err();
+    assert_eq!(reason(&refused), Some(ErrorReason::Recovering), "{refused}");
+    assert_eq!(world.recorder.applied(transaction(1)), 1, "it obeys all the same");
+    world.coordinator.refuse_registration(None);
+    until_acknowledged(&peer, &Peer::commit_request(transaction(1))).await;
+}
+
+/// As a coordinator does: until the participant acknowledges.
+async fn until_acknowledged(peer: &Peer, commit: &v1::CommitRequest) -> Witness {
+    for _ in 0..1000 {
+        match peer.commit_reached(commit.clone()).await {
+            Ok(reached) => return reached,
+            Err(_) => tokio::time::sleep(Duration::from_millis(5)).await,
+        }
+    }
+    panic!("never acknowledged");
 }

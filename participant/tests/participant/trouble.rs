@@ -261,7 +261,10 @@ async fn what_lives_without_registration_write_does_not_make_an_old_copy_look_co
         let attempts = world.coordinator.registrations().len();
         let participant = world.try_start(world.options()).await.unwrap();
         if life == 0 {
-            Peer::new(&participant).commit(transaction(1)).await.unwrap();
+            // It is not believed that it has.
+            let told = Peer::new(&participant).commit(transaction(1)).await;
+            assert_eq!(reason(&told.unwrap_err()), Some(ErrorReason::Recovering));
+            assert_eq!(world.recorder.applied(transaction(1)), 1);
         }
         eventually("an attempt to register", || {
             world.coordinator.registrations().len() > attempts
@@ -292,7 +295,9 @@ async fn registering_is_repeated_and_says_where_the_journal_ends() {
     let peer = Peer::new(&participant);
     let status = peer.prepare(transaction(2), "yes").await.unwrap_err();
     assert_eq!(reason(&status), Some(ErrorReason::Recovering));
-    peer.commit(transaction(1)).await.unwrap();
+    let unconfirmed = peer.commit(transaction(1)).await.unwrap_err();
+    assert_eq!(reason(&unconfirmed), Some(ErrorReason::Recovering));
+    assert_eq!(world.recorder.applied(transaction(1)), 1);
     world.coordinator.refuse_registration(None);
     eventually("registered", || participant.statistics().registered).await;
     peer.yes(transaction(2)).await;

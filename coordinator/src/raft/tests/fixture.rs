@@ -86,6 +86,7 @@ pub(super) fn acknowledge(number: u64, from: impl IntoIterator<Item = u64>) -> C
     Command::Acknowledge {
         transaction: transaction(number),
         participants: members(from),
+        witnesses: std::collections::BTreeMap::new(),
     }
 }
 

@@ -48,6 +48,7 @@ fn run(number: u64, members: &Members) -> [Command; 2] {
     let acknowledge = Command::Acknowledge {
         transaction: transaction(number),
         participants: members.clone(),
+        witnesses: std::collections::BTreeMap::new(),
     };
     [decide, acknowledge]
 }

@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use tonic::Status;
 use unanimo_core::table::Witness;
-use unanimo_core::{Operation, ParticipantId, RequestHash, Timestamp, TransactionId, Vote};
+use unanimo_core::{
+    Generation, Operation, ParticipantId, Position, RequestHash, Timestamp, TransactionId, Vote,
+};
 use unanimo_journal::SimulatedDisk;
 use unanimo_participant::{Endpoint, Participant, ParticipantOptions, Parts, StartError, Writing};
 use unanimo_proto::transport::{Clock, TcpConnector};
@@ -233,6 +235,12 @@ impl Peer {
     }
 
     pub(crate) async fn commit_wire(&self, wire: v1::CommitRequest) -> Result<(), Status> {
+        self.commit_reached(wire).await?;
+        Ok(())
+    }
+
+    /// Commits, and says how far the journal reached.
+    pub(crate) async fn commit_reached(&self, wire: v1::CommitRequest) -> Result<Witness, Status> {
         let transaction = wire.transaction.clone();
         let reply = self.client.clone().commit(wire).await?.into_inner();
         assert_eq!(
@@ -243,7 +251,11 @@ impl Peer {
             ),
             (CLUSTER, NAME, transaction)
         );
-        Ok(())
+        let reached = reply.reached.unwrap();
+        Ok(Witness {
+            generation: Generation(reached.generation),
+            position: Position(reached.position),
+        })
     }
 
     pub(crate) async fn abort(&self, transaction: TransactionId) -> Result<(), Status> {
