@@ -43,6 +43,14 @@ impl CrashPoint {
         Self::BeforeAcknowledge,
     ];
 
+    /// Whether the service has promised nothing by then.
+    pub const fn is_before_promise(self) -> bool {
+        match self {
+            Self::BeforeJoin | Self::AfterJoin => true,
+            Self::AfterPrepare | Self::BeforeCommit | Self::BeforeAcknowledge => false,
+        }
+    }
+
     const fn as_str(self) -> &'static str {
         match self {
             Self::BeforeJoin => "before_join",

@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use booking::Trade;
 use booking::cluster::{CLUSTER, Cluster, end_with_parent};
 use booking::crash::CrashPlan;
+use booking::journey::Outcome;
 use booking::process::ServiceConfig;
 use clap::{Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
@@ -119,7 +120,11 @@ async fn travel(journeys: usize, at_once: usize) -> Result<ExitCode, AnyError> {
         }
     };
     drop(cluster);
-    let right = report.as_ref().is_ok_and(|report| report.violations.is_empty());
+    // A run in which nothing was booked shows nothing.
+    let booked = |outcome: &Outcome| matches!(outcome, Outcome::Booked(_));
+    let right = report
+        .as_ref()
+        .is_ok_and(|report| report.violations.is_empty() && report.count(booked) > 0);
     if !right {
         eprintln!("the data of all processes is kept in {}", folder.keep().display());
     }
