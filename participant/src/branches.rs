@@ -7,6 +7,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 use unanimo_core::table::Witness;
 use unanimo_core::{Branch, BranchInput, BranchPhase, Finish, Position, Record, Timestamp, TransactionId};
+use unanimo_proto::BadContext;
 use unanimo_proto::transport::Clock;
 
 use crate::doubts::Doubts;
@@ -26,7 +27,7 @@ const READ_ONLY_MARGIN: Duration = Duration::from_secs(10);
 /// How far ahead of our own clock a watermark may lie. The coordinators' time and this clock may be a day apart, and
 /// nothing is lost by hearing of a watermark late (R8); what is further ahead comes from a message that is damaged or
 /// forged, and would refuse every transaction for as long as it is ahead.
-const WATERMARK_TOLERANCE: Duration = Duration::from_secs(2 * 24 * 60 * 60);
+pub(crate) const FAR_AHEAD: Duration = Duration::from_secs(2 * 24 * 60 * 60);
 
 /// Branches are spread over so many locks, so that a look into the branch table, which may go to the disk, holds
 /// up few others.
@@ -247,7 +248,7 @@ impl Branches {
         if told <= *self.watermark.borrow() {
             return;
         }
-        let believed_until = self.clock.now().after(WATERMARK_TOLERANCE);
+        let believed_until = self.clock.now().after(FAR_AHEAD);
         if let Some(watermark) = told.filter(|told| told.timestamp() > believed_until) {
             return self.disbelieve(watermark);
         }
@@ -258,11 +259,25 @@ impl Branches {
         });
     }
 
+    /// Refuses an application's id from far ahead: whatever is noted of it stays until the watermark has come that far, and
+    /// keeps the whole stretch of the journal that it stands in. Coordinators check theirs, and much more closely (R7).
+    pub(crate) fn check_time(&self, transaction: TransactionId) -> Result<(), BadContext> {
+        let watermark = self.watermark.borrow().map(TransactionId::timestamp);
+        // A clock may be a day behind (R8), and the watermark shows a time that is past for sure.
+        let now = watermark.map_or_else(|| self.clock.now(), |watermark| self.clock.now().max(watermark));
+        if transaction.timestamp() <= now.after(FAR_AHEAD) {
+            return Ok(());
+        }
+        Err(BadContext::Ahead {
+            transaction,
+            ahead: FAR_AHEAD,
+        })
+    }
+
     fn disbelieve(&self, watermark: TransactionId) {
         self.counters.watermarks_ignored.increment();
         if !self.warned_of_watermark.swap(true, Ordering::Relaxed) {
-            let (participant, at, tolerance) =
-                (&self.options.name, watermark.timestamp(), WATERMARK_TOLERANCE);
+            let (participant, at, tolerance) = (&self.options.name, watermark.timestamp(), FAR_AHEAD);
             tracing::warn!(%participant, %watermark, %at, ?tolerance, "a watermark lies too far ahead of this clock and is \
                 ignored: look whether the clock is right, and who sent it");
         }

@@ -1,3 +1,5 @@
+use std::sync::Arc;
+
 use tokio::sync::watch;
 
 use crate::StopReason;
@@ -12,6 +14,26 @@ pub(crate) enum Standing {
     Stopping,
     /// Nothing is answered and nothing is started any more.
     Stopped(StopReason),
+}
+
+/// Runs a task in the background. If it panics the participant stops: nobody would do its work any more, and branches in
+/// doubt that nobody asks about stay so.
+pub(crate) fn spawn_watched(gate: &Arc<Gate>, task: impl Future<Output = ()> + Send + 'static) {
+    let watched = Watched(Arc::clone(gate));
+    tokio::spawn(async move {
+        let _watched = watched;
+        task.await;
+    });
+}
+
+struct Watched(Arc<Gate>);
+
+impl Drop for Watched {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.close(StopReason::Broken);
+        }
+    }
 }
 
 /// Holds the [`Standing`], and everybody looks at it before they act.
@@ -135,5 +157,26 @@ impl Gate {
     /// Where it stands now.
     pub(crate) fn standing(&self) -> watch::Receiver<Standing> {
         self.standing.subscribe()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_task_that_panics_stops_the_participant_and_one_that_ends_does_not() {
+        let gate = Arc::new(Gate::new());
+        gate.serve();
+        let (sender, ended) = tokio::sync::oneshot::channel::<()>();
+        spawn_watched(&gate, async move {
+            drop(sender);
+        });
+        assert!(ended.await.is_err());
+        gate.admit().unwrap();
+        spawn_watched(&gate, async { panic!("an assertion of ours") });
+        let stopped = tokio::time::timeout(std::time::Duration::from_secs(10), gate.stopped());
+        assert!(matches!(stopped.await.unwrap(), StopReason::Broken));
+        assert!(gate.admit().is_err());
     }
 }

@@ -260,6 +260,7 @@ impl Metrics {
             BadContext::Malformed { .. } => "malformed",
             BadContext::OtherCluster { .. } => "other_cluster",
             BadContext::Expired { .. } => "expired",
+            BadContext::Ahead { .. } => "ahead",
         };
         self.bad_contexts(kind).increment(1);
     }

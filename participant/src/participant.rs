@@ -18,7 +18,7 @@ use crate::branches::{Branches, Completion, Surroundings};
 use crate::doubts::Doubts;
 use crate::entry::Asker;
 use crate::error::Refusal;
-use crate::gate::Gate;
+use crate::gate::{Gate, spawn_watched};
 use crate::inquiry::Inquirer;
 use crate::observer::observe;
 use crate::pause::Jitter;
@@ -206,28 +206,34 @@ impl Participant {
             completions: completions.clone(),
             tasks: tasks.clone(),
         }));
-        tokio::spawn(hear(completed, Arc::clone(&branches), Arc::clone(&gate)));
+        spawn_watched(&gate, hear(completed, Arc::clone(&branches), Arc::clone(&gate)));
         let remembering = remember(
             Arc::clone(&store),
             Arc::clone(&branches),
             Arc::clone(&gate),
             parts.writing,
         );
-        tokio::spawn(remembering);
-        tokio::spawn(forget(
-            Arc::clone(&store),
-            Arc::clone(&branches),
-            Arc::clone(&gate),
-            generation,
-            parts.writing,
-        ));
-        tokio::spawn(observe(
-            counters.metrics.gauges(),
-            Arc::downgrade(&branches),
-            Arc::clone(&doubts),
-            Arc::clone(&gate),
-            Arc::clone(&parts.clock),
-        ));
+        spawn_watched(&gate, remembering);
+        spawn_watched(
+            &gate,
+            forget(
+                Arc::clone(&store),
+                Arc::clone(&branches),
+                Arc::clone(&gate),
+                generation,
+                parts.writing,
+            ),
+        );
+        spawn_watched(
+            &gate,
+            observe(
+                counters.metrics.gauges(),
+                Arc::downgrade(&branches),
+                Arc::clone(&doubts),
+                Arc::clone(&gate),
+                Arc::clone(&parts.clock),
+            ),
+        );
         Ok(Self {
             inner: Arc::new(Inner {
                 options,
@@ -286,7 +292,8 @@ impl Participant {
             tracing::info!(%participant, %generation, "recovered");
         }
         inner.gate.serve();
-        tokio::spawn(
+        spawn_watched(
+            &inner.gate,
             Registrar {
                 client: inner.client.clone(),
                 options: Arc::clone(&inner.options),
@@ -298,7 +305,8 @@ impl Participant {
             }
             .run(),
         );
-        tokio::spawn(
+        spawn_watched(
+            &inner.gate,
             Inquirer {
                 client: inner.client.clone(),
                 options: Arc::clone(&inner.options),
@@ -365,6 +373,10 @@ impl Participant {
                 found: context.cluster.clone(),
             }));
         }
+        inner
+            .branches
+            .check_time(context.transaction)
+            .map_err(JoinError::BadContext)?;
         let remaining = context.remaining.min(inner.options.joined_for_at_most);
         let request = JoinRequest {
             cluster: context.cluster.clone(),

@@ -117,6 +117,14 @@ pub enum BadContext {
         /// The transaction.
         transaction: TransactionId,
     },
+    /// The transaction's id lies so far ahead that what is noted of it could not be forgotten for long (R7).
+    #[error("transaction {transaction} lies {ahead:?} or more ahead of this side's clock")]
+    Ahead {
+        /// The transaction.
+        transaction: TransactionId,
+        /// How far is too far.
+        ahead: Duration,
+    },
 }
 
 impl From<BadContext> for Status {
@@ -127,7 +135,8 @@ impl From<BadContext> for Status {
             | BadContext::OtherForm { .. }
             | BadContext::WrongTag { .. }
             | BadContext::Malformed { .. }
-            | BadContext::Expired { .. } => ErrorReason::BadContext,
+            | BadContext::Expired { .. }
+            | BadContext::Ahead { .. } => ErrorReason::BadContext,
         };
         refusal(reason, format!("{error}; nothing was done"))
     }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use unanimo_core::{RequestHash, TransactionId, Vote};
-use unanimo_participant::{Bytes, Context, JoinError, Participant};
+use unanimo_participant::{BadContext, Bytes, Context, JoinError, Participant};
 use unanimo_proto::transport::Clock as _;
 use unanimo_proto::{ErrorReason, PrepareMessage, v1};
 
@@ -239,5 +239,30 @@ async fn a_forged_list_of_members_gets_no_promise() {
     assert!(matches!(answer, Vote::No { .. }), "{answer}");
     // The branch is as it was.
     assert_eq!(world.recorder.holds(), [tx]);
+    assert_eq!(vote(&peer, tx).await, Vote::Yes);
+}
+
+#[tokio::test]
+async fn an_id_from_far_ahead_is_not_joined_and_leaves_nothing_behind() {
+    let world = World::new();
+    let (participant, peer) = world.start().await;
+    let day = Duration::from_secs(24 * 60 * 60);
+    let at = |time| TransactionId::new(time, 7);
+    let far = [
+        at(world.clock.now().after(2 * day + Duration::from_secs(1))),
+        TransactionId::new(unanimo_core::Timestamp::from_unix_ms(u64::MAX), u128::MAX),
+    ];
+    for tx in far {
+        let refused = join(&world, &participant, tx, "yes far").await.unwrap_err();
+        assert!(
+            matches!(refused, JoinError::BadContext(BadContext::Ahead { transaction, .. }) if transaction == tx),
+            "{refused}"
+        );
+    }
+    assert_eq!(participant.statistics().in_flight, 0);
+    assert_eq!(participant.statistics().bad_contexts, far.len() as u64);
+    // Clocks may be a day apart.
+    let tx = at(world.clock.now().after(day));
+    join(&world, &participant, tx, "yes near").await.unwrap();
     assert_eq!(vote(&peer, tx).await, Vote::Yes);
 }
