@@ -1,0 +1,109 @@
+//! Judges a run by its history and by what was found afterwards. Trusts nothing else.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::evidence::Evidence;
+use crate::history::History;
+use crate::nemesis::Injected;
+
+/// A run, as checkers see it.
+#[derive(Clone, Copy, Debug)]
+pub struct Case<'a> {
+    /// What clients asked and were told.
+    pub history: &'a History,
+    /// What was found afterwards.
+    pub evidence: &'a Evidence,
+    /// The faults, and whether they happened.
+    pub faults: &'a [Injected],
+}
+
+/// What may be concluded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Verdict {
+    /// Everything that the checker needs is there, and it found no violation.
+    Valid,
+    /// Something is missing, so nothing may be concluded. Never a pass.
+    Unknown,
+    /// A violation was found.
+    Invalid,
+}
+
+/// What a checker found.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Findings {
+    /// Which checker.
+    pub checker: String,
+    /// What may be concluded.
+    pub verdict: Verdict,
+    /// The violations, worst first.
+    pub violations: Vec<Violation>,
+    /// Why nothing may be concluded, if so.
+    pub missing: Vec<String>,
+    /// What it looked at, so that a pass on nothing is visible.
+    pub counted: BTreeMap<String, u64>,
+}
+
+/// A rule broken.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Violation {
+    /// In which way: `half_committed`, `money_created`.
+    pub kind: String,
+    /// What exactly, for people.
+    pub what: String,
+    /// The line of the history where it shows, if it shows there.
+    pub event: Option<u64>,
+}
+
+/// Looks for one kind of wrong.
+pub trait Checker: Send + Sync {
+    /// Its name: `agreement`.
+    fn name(&self) -> &'static str;
+
+    /// The invariants it stands for, in one line: "V1: …".
+    fn checks(&self) -> &'static str;
+
+    /// Judges. Must not panic on any history or evidence, however wrong.
+    fn check(&self, case: &Case<'_>) -> Findings;
+}
+
+impl Findings {
+    /// The findings of this checker, while nothing was found.
+    pub fn new(checker: &dyn Checker) -> Self {
+        Self {
+            checker: checker.name().to_owned(),
+            verdict: Verdict::Valid,
+            violations: Vec::new(),
+            missing: Vec::new(),
+            counted: BTreeMap::new(),
+        }
+    }
+
+    /// Notes a violation.
+    pub fn violate(&mut self, kind: &str, what: impl Into<String>, event: Option<u64>) {
+        self.verdict = Verdict::Invalid;
+        self.violations.push(Violation {
+            kind: kind.to_owned(),
+            what: what.into(),
+            event,
+        });
+    }
+
+    /// Notes that something is missing.
+    pub fn miss(&mut self, what: impl Into<String>) {
+        self.verdict = self.verdict.max(Verdict::Unknown);
+        self.missing.push(what.into());
+    }
+
+    /// Notes how much was looked at.
+    pub fn count(&mut self, what: &str, by: u64) {
+        *self.counted.entry(what.to_owned()).or_default() += by;
+    }
+}
+
+/// Every checker.
+pub fn all() -> Vec<Box<dyn Checker>> {
+    Vec::new()
+}

@@ -1,0 +1,56 @@
+use std::path::Path;
+
+use serde::Serialize;
+
+use super::{Addresses, CLUSTER, Member};
+
+/// The configuration file of a coordinator node. What is not said stays at its default.
+#[derive(Serialize)]
+struct CoordinatorConfig<'a> {
+    cluster: &'a str,
+    node: u64,
+    listen: &'a str,
+    data: &'a Path,
+    peers: Vec<Peer<'a>>,
+}
+
+#[derive(Serialize)]
+struct Peer<'a> {
+    node: u64,
+    address: &'a str,
+}
+
+/// The text of a node's configuration file.
+pub(super) fn coordinator_config(node: u64, data: &Path, addresses: &Addresses) -> String {
+    let config = CoordinatorConfig {
+        cluster: CLUSTER,
+        node,
+        listen: addresses.of(Member::Coordinator(node)),
+        data,
+        peers: addresses
+            .nodes()
+            .map(|(node, address)| Peer { node, address })
+            .collect(),
+    };
+    match toml::to_string(&config) {
+        Ok(text) => text,
+        Err(error) => unreachable!("the configuration has nothing that TOML cannot say: {error}"),
+    }
+}
+
+/// The arguments of a participant.
+pub(super) fn participant_arguments(member: Member, data: &Path, addresses: &Addresses) -> Vec<String> {
+    [
+        "participant",
+        "--name",
+        &member.to_string(),
+        "--listen",
+        addresses.of(member),
+        "--coordinators",
+        &addresses.coordinators().join(","),
+        "--data",
+        &data.display().to_string(),
+    ]
+    .map(str::to_owned)
+    .to_vec()
+}

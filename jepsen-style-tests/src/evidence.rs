@@ -1,0 +1,232 @@
+//! What is found when the faults are over and everything has resolved: what the participants have on disk, and what
+//! each coordinator node answers.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant};
+
+use futures::{StreamExt as _, stream};
+use serde::{Deserialize, Serialize};
+use tonic::transport::Channel;
+use unanimo_client::{CallError, Client, Decision};
+use unanimo_proto::ErrorReason;
+use unanimo_proto::transport::{Connector as _, TcpConnector};
+
+use crate::cluster::{CLUSTER, Cluster, Layout, Member};
+use crate::history::{Action, Answer, History, Step, Tx};
+use crate::wire::store_client::StoreClient;
+use crate::wire::{self, step};
+
+/// Everything that was found. Saved beside the history, so that a run can be judged again.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Evidence {
+    /// How many of each there were.
+    pub layout: Option<Layout>,
+    /// What was done before the history begins: the opening balances, as one transaction at each participant.
+    pub opening: Vec<Step>,
+    /// What each participant has, by its name.
+    pub participants: BTreeMap<String, ParticipantEvidence>,
+    /// What each coordinator node answered about each transaction, by node and transaction.
+    pub outcomes: BTreeMap<u64, BTreeMap<Tx, Answer>>,
+    /// Lines of logs that no correct process writes.
+    pub panics: Vec<LogLine>,
+    /// What could not be found out. Whatever needs it stays unknown.
+    pub missing: Vec<String>,
+}
+
+/// What one participant has.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct ParticipantEvidence {
+    /// Its cells, by name.
+    pub cells: BTreeMap<String, CellEvidence>,
+    /// What it applied.
+    pub effects: Vec<EffectEvidence>,
+    /// The promises in its journal, and when they were made (its clock, Unix milliseconds).
+    pub promised: BTreeMap<Tx, u64>,
+    /// The end of each branch in its journal: every terminal record, in order.
+    pub terminal: BTreeMap<Tx, Vec<Answer>>,
+    /// Messages that it refused because no coordinator that keeps the rules sends them.
+    pub refused_messages: u64,
+    /// Branches that are still in doubt.
+    pub in_doubt: u64,
+    /// Transactions that still hold locks.
+    pub holding: u64,
+}
+
+/// A cell.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CellEvidence {
+    /// Its number.
+    pub number: i64,
+    /// Its list.
+    pub list: Vec<u64>,
+}
+
+/// What a transaction did at a participant.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EffectEvidence {
+    /// Which transaction.
+    pub transaction: Tx,
+    /// What it did.
+    pub steps: Vec<Step>,
+    /// How often.
+    pub times: u32,
+}
+
+/// A line of a process's log.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogLine {
+    /// Whose.
+    pub member: String,
+    /// The line.
+    pub line: String,
+}
+
+/// How long everything may take to resolve once the faults are over.
+const RESOLVE: Duration = Duration::from_secs(60);
+/// How long one question waits.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// Outcomes asked for at once, of each node.
+const CONCURRENT: usize = 32;
+
+/// Waits until everything has resolved, and asks everybody. What cannot be found out is noted as missing.
+pub async fn collect(cluster: &mut Cluster, opening: Vec<Step>, history: &History) -> Evidence {
+    let mut evidence = Evidence {
+        layout: Some(cluster.layout()),
+        opening,
+        ..Evidence::default()
+    };
+    if let Err(error) = cluster.wait_for_leader(RESOLVE).await {
+        evidence.missing.push(error.to_string());
+    }
+    for (name, address) in cluster.addresses().participants() {
+        match participant(address).await {
+            Ok(found) => {
+                evidence.participants.insert(name, found);
+            }
+            Err(error) => evidence.missing.push(format!("{name}: {error}")),
+        }
+    }
+    let asked: BTreeSet<Tx> = history
+        .events
+        .iter()
+        .filter_map(|event| event.call.transaction())
+        .collect();
+    for (node, address) in cluster.addresses().nodes() {
+        match outcomes(address, &asked).await {
+            Ok(found) => {
+                evidence.outcomes.insert(node, found);
+            }
+            Err(error) => evidence
+                .missing
+                .push(format!("{}: {error}", Member::Coordinator(node))),
+        }
+    }
+    evidence
+}
+
+async fn participant(address: &str) -> Result<ParticipantEvidence, String> {
+    let channel = TcpConnector::default()
+        .channel(address)
+        .map_err(|error| error.to_string())?;
+    let mut store = StoreClient::new(channel);
+    let deadline = Instant::now() + RESOLVE;
+    let status = loop {
+        let asked = store.get_status(wire::GetStatusRequest {}).await;
+        let resolved = |status: &wire::GetStatusReply| status.in_flight == 0 && status.holding == 0;
+        match asked.map(tonic::Response::into_inner) {
+            Ok(status) if resolved(&status) || Instant::now() >= deadline => break status,
+            Err(error) if Instant::now() >= deadline => return Err(error.to_string()),
+            Ok(_) | Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
+        }
+    };
+    Ok(ParticipantEvidence {
+        cells: cells(&mut store).await.map_err(|error| error.to_string())?,
+        effects: effects(&mut store).await.map_err(|error| error.to_string())?,
+        refused_messages: status.violations,
+        in_doubt: status.in_doubt,
+        holding: status.holding,
+        ..ParticipantEvidence::default()
+    })
+}
+
+async fn cells(store: &mut StoreClient<Channel>) -> Result<BTreeMap<String, CellEvidence>, tonic::Status> {
+    let mut cells = BTreeMap::new();
+    let mut after = String::new();
+    loop {
+        let page = store
+            .list_cells(wire::ListCellsRequest { after })
+            .await?
+            .into_inner()
+            .cells;
+        let Some(last) = page.last() else { return Ok(cells) };
+        after = last.name.clone();
+        for wire::Cell { name, number, list } in page {
+            cells.insert(name, CellEvidence { number, list });
+        }
+    }
+}
+
+async fn effects(store: &mut StoreClient<Channel>) -> Result<Vec<EffectEvidence>, tonic::Status> {
+    let mut effects = Vec::new();
+    let mut after = String::new();
+    let internal = |error: unanimo_core::IdError| tonic::Status::internal(error.to_string());
+    loop {
+        let request = wire::ListEffectsRequest { after };
+        let page = store.list_effects(request).await?.into_inner().effects;
+        let Some(last) = page.last() else {
+            return Ok(effects);
+        };
+        after = last.transaction.clone();
+        for effect in page {
+            effects.push(EffectEvidence {
+                transaction: Tx(effect.transaction.parse().map_err(internal)?),
+                steps: effect.steps.into_iter().map(from_wire).collect(),
+                times: effect.times,
+            });
+        }
+    }
+}
+
+/// A step as a participant has it; the participant's name is left empty.
+fn from_wire(step: wire::Step) -> Step {
+    let action = match step.action {
+        Some(step::Action::Add(add)) => Action::Add {
+            delta: add.delta,
+            floor: add.floor,
+        },
+        Some(step::Action::Append(value)) => Action::Append(value),
+        Some(step::Action::Read(_)) | None => Action::read(),
+    };
+    Step {
+        participant: String::new(),
+        cell: step.cell,
+        action,
+    }
+}
+
+async fn outcomes(address: &str, asked: &BTreeSet<Tx>) -> Result<BTreeMap<Tx, Answer>, String> {
+    let cluster = CLUSTER
+        .parse()
+        .map_err(|error: unanimo_core::IdError| error.to_string())?;
+    let client = Client::connect(cluster, [address.to_owned()]).map_err(|error| error.to_string())?;
+    let ask = |tx: Tx| {
+        let client = client.clone();
+        async move {
+            match client.outcome(tx.0, PATIENCE).await {
+                Ok(Some(Decision::Commit)) => Ok((tx, Answer::Committed)),
+                Ok(Some(Decision::Abort(reason))) => Ok((tx, Answer::Aborted(reason.to_string()))),
+                Ok(None) => Ok((tx, Answer::Undecided)),
+                Err(CallError::Refused {
+                    reason: ErrorReason::Expired,
+                    ..
+                }) => Ok((tx, Answer::Expired)),
+                Err(error) => Err(format!("the outcome of {tx}: {error}")),
+            }
+        }
+    };
+    let answers: Vec<_> = stream::iter(asked.iter().copied().map(ask))
+        .buffer_unordered(CONCURRENT)
+        .collect()
+        .await;
+    answers.into_iter().collect()
+}

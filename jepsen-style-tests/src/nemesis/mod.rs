@@ -1,0 +1,73 @@
+//! Faults, each able to say whether it really happened.
+
+use std::time::Duration;
+
+use futures::future::BoxFuture;
+use rand::rngs::StdRng;
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+use crate::cluster::{Cluster, ClusterError};
+
+/// A fault that happened, or was planned and did not.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Injected {
+    /// Which fault: `kill_leader`.
+    pub fault: String,
+    /// Nanoseconds since the history began.
+    pub begun_ns: u64,
+    /// When everything was as before, as far as the fault is concerned.
+    pub ended_ns: u64,
+    /// What it did to whom, for people: "kill -9 of c2, the leader".
+    pub what: String,
+    /// How it is known to have happened. Absent if it did not, or nobody can tell: then the run is no pass.
+    pub evidence: Option<String>,
+}
+
+/// Why a fault could not be injected or ended. The run is no pass.
+#[derive(Debug, Error)]
+pub enum NemesisError {
+    /// A process cannot be killed, started, or found.
+    #[error(transparent)]
+    Cluster(#[from] ClusterError),
+    /// Something else.
+    #[error("{0}")]
+    Other(String),
+}
+
+/// One kind of fault.
+pub trait Fault: Send {
+    /// Its name, as the command line has it: `kill-leader`.
+    fn name(&self) -> &'static str;
+
+    /// Why this machine cannot do it, if so.
+    fn unavailable(&self) -> Option<String> {
+        None
+    }
+
+    /// How long it lasts once begun.
+    fn lasts(&self, random: &mut StdRng) -> Duration;
+
+    /// Begins it, and says what it does to whom.
+    fn begin<'a>(
+        &'a mut self,
+        cluster: &'a mut Cluster,
+        random: &'a mut StdRng,
+    ) -> BoxFuture<'a, Result<String, NemesisError>>;
+
+    /// Ends it, so that nothing of it is left, and says how it is known to have happened: `None` if it is not.
+    fn end<'a>(&'a mut self, cluster: &'a mut Cluster)
+    -> BoxFuture<'a, Result<Option<String>, NemesisError>>;
+}
+
+mod kill;
+mod pause;
+
+/// Every fault, by name.
+pub fn all() -> Vec<Box<dyn Fault>> {
+    vec![
+        Box::new(kill::Kill::leader()),
+        Box::new(kill::Kill::participant()),
+        Box::new(pause::Pause::leader()),
+    ]
+}

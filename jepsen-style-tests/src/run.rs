@@ -1,0 +1,248 @@
+//! One run, from start to verdict.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use rand::Rng as _;
+use thiserror::Error;
+use tokio::task::JoinSet;
+
+use crate::checker::{self, Case, Verdict};
+use crate::cluster::{Cluster, ClusterError, Layout};
+use crate::evidence::collect;
+use crate::history::{Answer, Call, HistoryError, Recorder, Step, Style};
+use crate::nemesis::{Fault, Injected};
+use crate::random::Seed;
+use crate::report::RunResult;
+use crate::workload::{Executor, ExecutorError, Request, Workload};
+
+/// How long the cluster may take to be there at first.
+const START: Duration = Duration::from_secs(60);
+/// How long a client waits for an answer.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// What a run is to be.
+pub struct Plan {
+    /// What everything is drawn from.
+    pub seed: Seed,
+    /// For how long clients work and faults happen.
+    pub lasting: Duration,
+    /// How many clients work at once.
+    pub clients: usize,
+    /// How many processes there are.
+    pub layout: Layout,
+    /// What clients do.
+    pub workload: Box<dyn Workload>,
+    /// What happens meanwhile.
+    pub faults: Vec<Box<dyn Fault>>,
+    /// This program.
+    pub executable: PathBuf,
+    /// Where everything goes.
+    pub folder: PathBuf,
+    /// The command that plans the same run.
+    pub command: String,
+}
+
+/// Why there is no result.
+#[derive(Debug, Error)]
+pub enum RunError {
+    /// The processes.
+    #[error(transparent)]
+    Cluster(#[from] ClusterError),
+    /// The history.
+    #[error(transparent)]
+    History(#[from] HistoryError),
+    /// The clients.
+    #[error(transparent)]
+    Executor(#[from] ExecutorError),
+    /// The opening balances.
+    #[error("the opening transactions do not commit: {0}")]
+    Opening(String),
+    /// A file cannot be written.
+    #[error("cannot write {}: {source}", path.display())]
+    File {
+        /// Which one.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+}
+
+/// Runs it and judges it.
+pub async fn run(mut plan: Plan) -> Result<RunResult, RunError> {
+    let data = plan.folder.join("data");
+    make(&data)?;
+    let mut cluster = Cluster::start(&plan.executable, &data, plan.layout)?;
+    cluster.wait_for_leader(START).await?;
+    let history_file = plan.folder.join("history.jsonl");
+    // Outside the history: what there is before it begins.
+    let opening = plan.workload.opening(plan.layout);
+    open(&cluster, &data, &opening).await?;
+    let recorder = Recorder::create(&history_file)?;
+    let executor = Executor::new(cluster.addresses(), recorder.clone(), PATIENCE)?;
+    let stop = Arc::new(AtomicBool::new(false));
+    let clients = start_clients(&plan, &executor, &recorder, &stop);
+    let (faults, problems) = disturb(&mut plan, &mut cluster, recorder.started()).await;
+    stop.store(true, Ordering::Relaxed);
+    clients.join_all().await;
+    let history = recorder.finish(&history_file)?;
+    let evidence = collect(&mut cluster, opening, &history).await;
+    write(&plan.folder.join("evidence.json"), &evidence)?;
+    let case = Case {
+        history: &history,
+        evidence: &evidence,
+        faults: &faults,
+    };
+    let findings: Vec<_> = checker::all()
+        .iter()
+        .map(|checker| checker.check(&case))
+        .collect();
+    let faults_missing: Vec<String> = faults
+        .iter()
+        .filter(|fault| fault.evidence.is_none())
+        .map(|fault| fault.fault.clone())
+        .collect();
+    let judged = findings.iter().map(|findings| findings.verdict).max();
+    let complete = problems.is_empty() && faults_missing.is_empty();
+    let verdict = match judged {
+        Some(Verdict::Valid) if !complete => Verdict::Unknown,
+        Some(verdict) => verdict,
+        None => Verdict::Unknown,
+    };
+    Ok(RunResult {
+        verdict,
+        seed: plan.seed.0,
+        workload: plan.workload.name().to_owned(),
+        layout: plan.layout,
+        seconds: plan.lasting.as_secs(),
+        command: plan.command,
+        findings,
+        faults,
+        faults_missing,
+        problems,
+    })
+}
+
+/// Commits what there is at first, one transaction at each participant.
+async fn open(cluster: &Cluster, data: &Path, opening: &[Step]) -> Result<(), RunError> {
+    let scratch = Recorder::create(&data.join("opening.jsonl"))?;
+    let executor = Executor::new(cluster.addresses(), scratch.clone(), START)?;
+    for name in cluster.layout().names() {
+        let steps: Vec<Step> = opening
+            .iter()
+            .filter(|step| step.participant == name)
+            .cloned()
+            .collect();
+        if steps.is_empty() {
+            continue;
+        }
+        let call = Call::Transact {
+            transaction: None,
+            style: Style::OneShot,
+            key: None,
+            steps,
+        };
+        let deadline = Instant::now() + START;
+        // Refused until the participants are registered.
+        while executor.perform(scratch.new_process(), call.clone()).await.2 != Some(Answer::Committed) {
+            if Instant::now() >= deadline {
+                return Err(RunError::Opening(name));
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+    Ok(())
+}
+
+fn write(path: &Path, value: &impl serde::Serialize) -> Result<(), RunError> {
+    let text = serde_json::to_vec_pretty(value).map_err(std::io::Error::from);
+    text.and_then(|text| std::fs::write(path, text))
+        .map_err(|source| RunError::File {
+            path: path.to_owned(),
+            source,
+        })
+}
+
+fn make(folder: &Path) -> Result<(), RunError> {
+    std::fs::create_dir_all(folder).map_err(|source| RunError::File {
+        path: folder.to_owned(),
+        source,
+    })
+}
+
+fn start_clients(
+    plan: &Plan,
+    executor: &Executor,
+    recorder: &Recorder,
+    stop: &Arc<AtomicBool>,
+) -> JoinSet<()> {
+    let mut clients = JoinSet::new();
+    for number in 0..plan.clients {
+        let random = plan.seed.stream(&format!("client-{number}"));
+        let mut work = plan.workload.client(plan.layout, number, random);
+        let (executor, recorder, stop) = (executor.clone(), recorder.clone(), Arc::clone(stop));
+        clients.spawn(async move {
+            let mut process = recorder.new_process();
+            while !stop.load(Ordering::Relaxed) {
+                match work.next() {
+                    Request::One(call) => {
+                        let (next, call, answer) = executor.perform(process, call).await;
+                        process = next;
+                        work.told(&call, answer.as_ref());
+                    }
+                    Request::Together(calls) => {
+                        let all = calls
+                            .into_iter()
+                            .map(|call| executor.perform(recorder.new_process(), call));
+                        for (_, call, answer) in futures::future::join_all(all).await {
+                            work.told(&call, answer.as_ref());
+                        }
+                    }
+                }
+            }
+        });
+    }
+    clients
+}
+
+/// Lets the faults happen one after the other, each in its turn, until the time is over and each has happened once.
+async fn disturb(plan: &mut Plan, cluster: &mut Cluster, started: Instant) -> (Vec<Injected>, Vec<String>) {
+    let mut random = plan.seed.stream("schedule");
+    let deadline = tokio::time::Instant::now() + plan.lasting;
+    let (mut injected, mut problems) = (Vec::new(), Vec::new());
+    let since = |started: Instant| u64::try_from(started.elapsed().as_nanos()).unwrap_or(u64::MAX);
+    for turn in 0.. {
+        let pause = Duration::from_millis(random.random_range(500..3000));
+        let now = tokio::time::Instant::now();
+        tokio::time::sleep_until(deadline.min(now + pause)).await;
+        if plan.faults.is_empty() || tokio::time::Instant::now() >= deadline && turn >= plan.faults.len() {
+            break;
+        }
+        let place = turn % plan.faults.len();
+        let fault = &mut plan.faults[place];
+        let begun_ns = since(started);
+        let what = match fault.begin(cluster, &mut random).await {
+            Ok(what) => what,
+            Err(error) => {
+                problems.push(format!("{}: {error}", fault.name()));
+                continue;
+            }
+        };
+        tokio::time::sleep(fault.lasts(&mut random)).await;
+        let ended = fault.end(cluster).await;
+        let evidence = ended.unwrap_or_else(|error| {
+            problems.push(format!("{}: {error}", fault.name()));
+            None
+        });
+        injected.push(Injected {
+            fault: fault.name().to_owned(),
+            begun_ns,
+            ended_ns: since(started),
+            what,
+            evidence,
+        });
+    }
+    (injected, problems)
+}

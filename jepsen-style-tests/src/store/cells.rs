@@ -1,0 +1,305 @@
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use prost::Message as _;
+use thiserror::Error;
+use tokio::sync::Notify;
+use tokio::time::Instant;
+use unanimo_core::TransactionId;
+use unanimo_participant::{Preparation, ResourceError, ResourceManager};
+use unanimo_table::{Batch, Checkpointer, Table, TableError};
+
+use super::locks::{Locks, Want};
+use crate::wire::{Cell, Effect, Step, Steps, step};
+
+/// How long a locked cell is waited for. A few times of what a transaction takes.
+const LOCK_PATIENCE: Duration = Duration::from_millis(200);
+/// Entries in one page of a listing.
+const PAGE: usize = 500;
+/// Where cells and effects are in the table.
+const CELL: u8 = b'c';
+const EFFECT: u8 = b'e';
+
+/// The cells of one participant: its resource manager. A clone is another handle.
+#[derive(Clone)]
+pub struct Cells {
+    table: Arc<dyn Table>,
+    checkpointer: Checkpointer,
+    state: Arc<Mutex<State>>,
+    released: Arc<Notify>,
+}
+
+#[derive(Default)]
+struct State {
+    locks: Locks,
+    /// What undecided transactions have written: their view of the cells that they touched.
+    written: BTreeMap<TransactionId, BTreeMap<String, Cell>>,
+}
+
+/// Why cells cannot be used.
+#[derive(Debug, Error)]
+pub enum CellsError {
+    /// The table failed. Whether the last change is there is not known.
+    #[error(transparent)]
+    Table(#[from] TableError),
+    /// Something is there that nobody here has written.
+    #[error("the cells are damaged: {0}")]
+    Damaged(String),
+}
+
+impl From<CellsError> for ResourceError {
+    fn from(error: CellsError) -> Self {
+        Self::failed(error)
+    }
+}
+
+impl Cells {
+    /// The cells in this table. The checkpointer is that table's.
+    pub fn new(table: Arc<dyn Table>, checkpointer: Checkpointer) -> Self {
+        Self {
+            table,
+            checkpointer,
+            state: Arc::default(),
+            released: Arc::default(),
+        }
+    }
+
+    /// A cell as this transaction sees it, which holds a lock on it.
+    pub fn seen_by(&self, transaction: TransactionId, name: &str) -> Result<Cell, CellsError> {
+        let state = self.lock();
+        let own = state.written.get(&transaction).and_then(|cells| cells.get(name));
+        match own {
+            Some(cell) => Ok(cell.clone()),
+            None => self.cell(name),
+        }
+    }
+
+    /// How many transactions hold a lock.
+    pub fn holding(&self) -> usize {
+        self.lock().locks.holding()
+    }
+
+    /// A page of the cells after this one.
+    pub fn cells(&self, after: &str) -> Result<Vec<Cell>, CellsError> {
+        let from = match after {
+            "" => vec![CELL],
+            after => [&cell_key(after)[..], &[0]].concat(),
+        };
+        let page = self.table.scan(&from, Some(&[CELL + 1]), PAGE)?;
+        page.into_iter().map(|(_, value)| decode(&value)).collect()
+    }
+
+    /// A page of what was applied after this transaction.
+    pub fn effects(&self, after: Option<TransactionId>) -> Result<Vec<Effect>, CellsError> {
+        let from = after.map_or_else(|| vec![EFFECT], |after| [&effect_key(after)[..], &[0]].concat());
+        let page = self.table.scan(&from, Some(&[EFFECT + 1]), PAGE)?;
+        page.into_iter().map(|(_, value)| decode(&value)).collect()
+    }
+
+    fn cell(&self, name: &str) -> Result<Cell, CellsError> {
+        match self.table.get(&cell_key(name))? {
+            Some(value) => decode(&value),
+            None => Ok(Cell {
+                name: name.to_owned(),
+                ..Cell::default()
+            }),
+        }
+    }
+
+    /// Takes the locks, waiting a short while for others.
+    async fn take_locks(&self, transaction: TransactionId, steps: &[Step]) -> bool {
+        let wants = wants(steps);
+        let deadline = Instant::now() + LOCK_PATIENCE;
+        loop {
+            let released = self.released.notified();
+            if self.lock().locks.take(transaction, &wants) {
+                return true;
+            }
+            if tokio::time::timeout_at(deadline, released).await.is_err() {
+                return false;
+            }
+        }
+    }
+
+    /// Carries out steps in the transaction's own view.
+    fn carry_out(
+        &self,
+        transaction: TransactionId,
+        steps: &[Step],
+    ) -> Result<Result<(), String>, CellsError> {
+        for step in steps {
+            let mut cell = self.seen_by(transaction, &step.cell)?;
+            match &step.action {
+                Some(step::Action::Add(add)) => {
+                    let Some(number) = cell
+                        .number
+                        .checked_add(add.delta)
+                        .filter(|number| *number >= add.floor)
+                    else {
+                        return Ok(Err(format!(
+                            "cell {} has {}, {} would leave less than {}",
+                            cell.name, cell.number, add.delta, add.floor
+                        )));
+                    };
+                    cell.number = number;
+                }
+                Some(step::Action::Append(value)) => cell.list.push(*value),
+                Some(step::Action::Read(_)) => continue,
+                None => return Ok(Err("a step without an action".to_owned())),
+            }
+            let mut state = self.lock();
+            state
+                .written
+                .entry(transaction)
+                .or_default()
+                .insert(step.cell.clone(), cell);
+        }
+        Ok(Ok(()))
+    }
+
+    async fn promise(
+        &self,
+        transaction: TransactionId,
+        before: Vec<Step>,
+        operation: Bytes,
+    ) -> Result<Preparation, ResourceError> {
+        let no = |reason: String| Ok(Preparation::No { reason });
+        let Ok(asked) = Steps::decode(operation) else {
+            return no("the operation is no list of steps".to_owned());
+        };
+        if !self.take_locks(transaction, &asked.steps).await {
+            return no("a cell is locked by another transaction".to_owned());
+        }
+        if let Err(reason) = self.carry_out(transaction, &asked.steps)? {
+            return no(reason);
+        }
+        let steps = before.into_iter().chain(asked.steps).collect();
+        let redo = Steps { steps }.encode_to_vec().into();
+        Ok(Preparation::Yes { redo })
+    }
+
+    fn apply(&self, transaction: TransactionId, steps: Vec<Step>) -> Result<(), CellsError> {
+        let key = effect_key(transaction);
+        // One commit at a time, so that nobody reads a cell between the batch and the release of its lock.
+        let mut state = self.lock();
+        if self.table.get(&key)?.is_none() {
+            let mut cells: BTreeMap<String, Cell> = BTreeMap::new();
+            for step in &steps {
+                let cell = match cells.remove(&step.cell) {
+                    Some(cell) => cell,
+                    None => self.cell(&step.cell)?,
+                };
+                cells.insert(step.cell.clone(), applied(cell, step));
+            }
+            let effect = Effect {
+                transaction: transaction.to_string(),
+                steps,
+                times: 1,
+            };
+            let mut batch = Batch::new();
+            for (name, cell) in cells {
+                batch.put(cell_key(&name), cell.encode_to_vec());
+            }
+            batch.put(key, effect.encode_to_vec());
+            self.table.apply(batch)?;
+        }
+        state.written.remove(&transaction);
+        state.locks.release(transaction);
+        drop(state);
+        self.released.notify_waiters();
+        Ok(())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The cell after a step that was promised: nothing is checked any more.
+fn applied(mut cell: Cell, step: &Step) -> Cell {
+    match &step.action {
+        Some(step::Action::Add(add)) => cell.number = cell.number.wrapping_add(add.delta),
+        Some(step::Action::Append(value)) => cell.list.push(*value),
+        Some(step::Action::Read(_)) | None => {}
+    }
+    cell
+}
+
+fn wants(steps: &[Step]) -> Vec<(String, Want)> {
+    let want = |step: &Step| match step.action {
+        Some(step::Action::Read(_)) => Want::Read,
+        Some(step::Action::Add(_) | step::Action::Append(_)) | None => Want::Write,
+    };
+    steps.iter().map(|step| (step.cell.clone(), want(step))).collect()
+}
+
+fn cell_key(name: &str) -> Vec<u8> {
+    [&[CELL], name.as_bytes()].concat()
+}
+
+fn effect_key(transaction: TransactionId) -> Vec<u8> {
+    [&[EFFECT], &transaction.as_u128().to_be_bytes()[..]].concat()
+}
+
+fn decode<M: prost::Message + Default>(value: &[u8]) -> Result<M, CellsError> {
+    M::decode(value).map_err(|error| CellsError::Damaged(error.to_string()))
+}
+
+fn decode_redo(redo: &[u8]) -> Result<Vec<Step>, CellsError> {
+    Ok(decode::<Steps>(redo)?.steps)
+}
+
+impl ResourceManager for Cells {
+    async fn prepare(
+        &self,
+        transaction: TransactionId,
+        operation: Bytes,
+    ) -> Result<Preparation, ResourceError> {
+        self.promise(transaction, Vec::new(), operation).await
+    }
+
+    async fn extend(
+        &self,
+        transaction: TransactionId,
+        redo: Bytes,
+        operation: Bytes,
+    ) -> Result<Preparation, ResourceError> {
+        self.promise(transaction, decode_redo(&redo)?, operation).await
+    }
+
+    async fn commit(&self, transaction: TransactionId, redo: Bytes) -> Result<(), ResourceError> {
+        self.apply(transaction, decode_redo(&redo)?)?;
+        self.checkpointer.wait_durable().await.map_err(CellsError::from)?;
+        Ok(())
+    }
+
+    async fn abort(&self, transaction: TransactionId, _: Option<Bytes>) -> Result<(), ResourceError> {
+        let mut state = self.lock();
+        state.written.remove(&transaction);
+        state.locks.release(transaction);
+        drop(state);
+        self.released.notify_waiters();
+        Ok(())
+    }
+
+    async fn restore(&self, transaction: TransactionId, redo: Bytes) -> Result<(), ResourceError> {
+        let steps = decode_redo(&redo)?;
+        if self
+            .table
+            .get(&effect_key(transaction))
+            .map_err(CellsError::from)?
+            .is_some()
+        {
+            return Ok(());
+        }
+        if !self.lock().locks.take(transaction, &wants(&steps)) {
+            return Err(CellsError::Damaged(format!("two promises hold a cell of {transaction}")).into());
+        }
+        match self.carry_out(transaction, &steps)? {
+            Ok(()) => Ok(()),
+            Err(reason) => Err(CellsError::Damaged(reason).into()),
+        }
+    }
+}
