@@ -16,6 +16,12 @@ use crate::history::{Action, Answer, History, Step, Tx};
 use crate::wire::store_client::StoreClient;
 use crate::wire::{self, step};
 
+mod files;
+mod journal;
+mod logs;
+
+pub use files::add_files;
+
 /// Everything that was found. Saved beside the history, so that a run can be judged again.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Evidence {
@@ -29,6 +35,15 @@ pub struct Evidence {
     pub outcomes: BTreeMap<u64, BTreeMap<Tx, Answer>>,
     /// Lines of logs that no correct process writes.
     pub panics: Vec<LogLine>,
+    /// Lines of logs that say that somebody broke a rule of the protocol.
+    #[serde(default)]
+    pub alarms: Vec<LogLine>,
+    /// Whose log was read whole.
+    #[serde(default)]
+    pub logs_read: BTreeSet<String>,
+    /// When the history began (Unix milliseconds), so that the clocks of participants can be compared with it.
+    #[serde(default)]
+    pub began_unix_ms: Option<u64>,
     /// What could not be found out. Whatever needs it stays unknown.
     pub missing: Vec<String>,
 }
@@ -36,12 +51,33 @@ pub struct Evidence {
 /// What one participant has.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct ParticipantEvidence {
+    /// Whether it was asked for its cells and effects, and answered with all of them.
+    #[serde(default)]
+    pub answered: bool,
     /// Its cells, by name.
     pub cells: BTreeMap<String, CellEvidence>,
     /// What it applied.
     pub effects: Vec<EffectEvidence>,
-    /// The promises in its journal, and when they were made (its clock, Unix milliseconds).
+    /// Whether its journal was read, and goes back to its first start. Otherwise promises and ends may be missing.
+    #[serde(default)]
+    pub journal_whole: bool,
+    /// The promises in its journal, and when the last word of each was given (its clock, Unix milliseconds).
     pub promised: BTreeMap<Tx, u64>,
+    /// What each promise was for.
+    #[serde(default)]
+    pub promises: BTreeMap<Tx, PromiseEvidence>,
+    /// When it was told how a promise ended, for the first time (its clock, Unix milliseconds).
+    #[serde(default)]
+    pub heard: BTreeMap<Tx, u64>,
+    /// Transactions that its journal promises after it has ended them: a tombstone that did not hold.
+    #[serde(default)]
+    pub promised_after_end: BTreeSet<Tx>,
+    /// Transactions that its journal commits without a promise before.
+    #[serde(default)]
+    pub committed_unpromised: BTreeSet<Tx>,
+    /// The number of each start in its journal, in order.
+    #[serde(default)]
+    pub starts: Vec<u32>,
     /// The end of each branch in its journal: every terminal record, in order.
     pub terminal: BTreeMap<Tx, Vec<Answer>>,
     /// Messages that it refused because no coordinator that keeps the rules sends them.
@@ -50,6 +86,15 @@ pub struct ParticipantEvidence {
     pub in_doubt: u64,
     /// Transactions that still hold locks.
     pub holding: u64,
+}
+
+/// What a promise was for.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PromiseEvidence {
+    /// The members that it names, in the order of their names.
+    pub members: Vec<String>,
+    /// The hash of the request, in hexadecimal digits.
+    pub request: String,
 }
 
 /// A cell.
@@ -140,6 +185,7 @@ async fn participant(address: &str) -> Result<ParticipantEvidence, String> {
         }
     };
     Ok(ParticipantEvidence {
+        answered: true,
         cells: cells(&mut store).await.map_err(|error| error.to_string())?,
         effects: effects(&mut store).await.map_err(|error| error.to_string())?,
         refused_messages: status.violations,

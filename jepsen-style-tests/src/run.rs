@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use rand::Rng as _;
 use thiserror::Error;
@@ -11,7 +11,7 @@ use tokio::task::JoinSet;
 
 use crate::checker::{self, Case, Verdict};
 use crate::cluster::{Cluster, ClusterError, Layout};
-use crate::evidence::collect;
+use crate::evidence::{add_files, collect};
 use crate::history::{Answer, Call, HistoryError, Recorder, Step, Style};
 use crate::nemesis::{Fault, Injected};
 use crate::random::Seed;
@@ -88,17 +88,16 @@ pub async fn run(mut plan: Plan) -> Result<RunResult, RunError> {
     stop.store(true, Ordering::Relaxed);
     clients.join_all().await;
     let history = recorder.finish(&history_file)?;
-    let evidence = collect(&mut cluster, opening, &history).await;
+    let mut evidence = collect(&mut cluster, opening, &history).await;
+    evidence.began_unix_ms = began_unix_ms(recorder.started());
+    add_files(&mut evidence, &mut cluster);
     write(&plan.folder.join("evidence.json"), &evidence)?;
     let case = Case {
         history: &history,
         evidence: &evidence,
         faults: &faults,
     };
-    let findings: Vec<_> = checker::all()
-        .iter()
-        .map(|checker| checker.check(&case))
-        .collect();
+    let findings = checker::judge(&case);
     let faults_missing: Vec<String> = faults
         .iter()
         .filter(|fault| fault.evidence.is_none())
@@ -123,6 +122,13 @@ pub async fn run(mut plan: Plan) -> Result<RunResult, RunError> {
         faults_missing,
         problems,
     })
+}
+
+/// When the history began, by the clock on the wall.
+fn began_unix_ms(started: Instant) -> Option<u64> {
+    let began = SystemTime::now().checked_sub(started.elapsed())?;
+    let since = began.duration_since(SystemTime::UNIX_EPOCH).ok()?;
+    u64::try_from(since.as_millis()).ok()
 }
 
 /// Commits what there is at first, one transaction at each participant.

@@ -1,4 +1,14 @@
 //! Judges a run by its history and by what was found afterwards. Trusts nothing else.
+//!
+//! # What checkers rely on in the name and the evidence of a fault
+//!
+//! A fault's name is words with `-` between them. `clock`, `drift` or `monotonic` among them: clocks of processes were
+//! moved, so their times are not compared. `replay`, `late` or `hold`: messages came late, so refusing some is right.
+//! `restore` or `stale`: an old data folder came back, and the evidence has to say `refused`. `flip`, `truncate`,
+//! `corrupt` or `damage`: files were damaged, and the evidence has to say `refused` or `served`. Evidence that says
+//! `accepted` is a violation, and evidence with none of these words leaves the verdict unknown.
+//!
+//! An operation whose error says `went away` was left by its client on purpose.
 
 use std::collections::BTreeMap;
 
@@ -7,6 +17,31 @@ use serde::{Deserialize, Serialize};
 use crate::evidence::Evidence;
 use crate::history::History;
 use crate::nemesis::Injected;
+
+mod agreement;
+mod availability;
+mod conservation;
+mod corruption;
+mod durability;
+mod exactly_once;
+mod fencing;
+mod honest_unknowns;
+mod in_doubt;
+mod keys;
+mod late_messages;
+mod ledger;
+#[cfg(test)]
+mod made;
+mod needs;
+mod non_triviality;
+mod panics;
+mod quiet;
+mod register;
+mod told;
+mod validity;
+
+/// Violations written down of each kind. The others are only counted.
+const MOST_OF_A_KIND: u64 = 20;
 
 /// A run, as checkers see it.
 #[derive(Clone, Copy, Debug)]
@@ -65,6 +100,13 @@ pub trait Checker: Send + Sync {
     /// The invariants it stands for, in one line: "V1: …".
     fn checks(&self) -> &'static str;
 
+    /// Whether the run has anything that it judges: no idempotency keys, nothing to say about them. A checker that
+    /// does not apply has no findings; one that applies and finds nothing to look at does not know.
+    fn applies(&self, case: &Case<'_>) -> bool {
+        let _ = case;
+        true
+    }
+
     /// Judges. Must not panic on any history or evidence, however wrong.
     fn check(&self, case: &Case<'_>) -> Findings;
 }
@@ -84,11 +126,15 @@ impl Findings {
     /// Notes a violation.
     pub fn violate(&mut self, kind: &str, what: impl Into<String>, event: Option<u64>) {
         self.verdict = Verdict::Invalid;
-        self.violations.push(Violation {
-            kind: kind.to_owned(),
-            what: what.into(),
-            event,
-        });
+        let of_this_kind = self.counted.entry(format!("violations: {kind}")).or_default();
+        *of_this_kind += 1;
+        if *of_this_kind <= MOST_OF_A_KIND {
+            self.violations.push(Violation {
+                kind: kind.to_owned(),
+                what: what.into(),
+                event,
+            });
+        }
     }
 
     /// Notes that something is missing.
@@ -105,5 +151,31 @@ impl Findings {
 
 /// Every checker.
 pub fn all() -> Vec<Box<dyn Checker>> {
-    Vec::new()
+    vec![
+        Box::new(agreement::Agreement),
+        Box::new(validity::Validity),
+        Box::new(durability::Durability),
+        Box::new(exactly_once::ExactlyOnce),
+        Box::new(honest_unknowns::HonestUnknowns),
+        Box::new(conservation::Conservation),
+        Box::new(ledger::Ledger),
+        Box::new(register::Register),
+        Box::new(keys::Keys),
+        Box::new(late_messages::LateMessages),
+        Box::new(fencing::Fencing),
+        Box::new(corruption::Corruption),
+        Box::new(in_doubt::InDoubt),
+        Box::new(non_triviality::NonTriviality),
+        Box::new(availability::Availability),
+        Box::new(panics::Panics),
+    ]
+}
+
+/// What every checker finds that has anything to judge.
+pub fn judge(case: &Case<'_>) -> Vec<Findings> {
+    all()
+        .iter()
+        .filter(|checker| checker.applies(case))
+        .map(|checker| checker.check(case))
+        .collect()
 }

@@ -1,6 +1,6 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use prost::Message as _;
@@ -16,11 +16,17 @@ use crate::wire::{Cell, Effect, Step, Steps, step};
 
 /// How long a locked cell is waited for. A few times of what a transaction takes.
 const LOCK_PATIENCE: Duration = Duration::from_millis(200);
+/// Why a branch votes No: it waited for a lock in vain.
+pub(crate) const LOCKED: &str = "a cell is locked by another transaction";
+/// Why a branch votes No, before the floor that it names: its cell has not enough.
+pub(crate) const TOO_LITTLE: &str = "would leave less than";
 /// Entries in one page of a listing.
 const PAGE: usize = 500;
 /// Where cells and effects are in the table.
 const CELL: u8 = b'c';
 const EFFECT: u8 = b'e';
+/// Where a table has when a promise was told how it ended: eight bytes of Unix milliseconds under the transaction.
+pub(crate) const HEARD: u8 = b'h';
 
 /// The cells of one participant: its resource manager. A clone is another handle.
 #[derive(Clone)]
@@ -139,7 +145,7 @@ impl Cells {
                         .filter(|number| *number >= add.floor)
                     else {
                         return Ok(Err(format!(
-                            "cell {} has {}, {} would leave less than {}",
+                            "cell {} has {}, {} {TOO_LITTLE} {}",
                             cell.name, cell.number, add.delta, add.floor
                         )));
                     };
@@ -170,7 +176,7 @@ impl Cells {
             return no("the operation is no list of steps".to_owned());
         };
         if !self.take_locks(transaction, &asked.steps).await {
-            return no("a cell is locked by another transaction".to_owned());
+            return no(LOCKED.to_owned());
         }
         if let Err(reason) = self.carry_out(transaction, &asked.steps)? {
             return no(reason);
@@ -203,6 +209,7 @@ impl Cells {
                 batch.put(cell_key(&name), cell.encode_to_vec());
             }
             batch.put(key, effect.encode_to_vec());
+            batch.put(heard_key(transaction), unix_ms().to_be_bytes());
             self.table.apply(batch)?;
         }
         state.written.remove(&transaction);
@@ -243,6 +250,15 @@ fn effect_key(transaction: TransactionId) -> Vec<u8> {
     [&[EFFECT], &transaction.as_u128().to_be_bytes()[..]].concat()
 }
 
+fn heard_key(transaction: TransactionId) -> Vec<u8> {
+    [&[HEARD], &transaction.as_u128().to_be_bytes()[..]].concat()
+}
+
+fn unix_ms() -> u64 {
+    let since = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
 fn decode<M: prost::Message + Default>(value: &[u8]) -> Result<M, CellsError> {
     M::decode(value).map_err(|error| CellsError::Damaged(error.to_string()))
 }
@@ -275,8 +291,15 @@ impl ResourceManager for Cells {
         Ok(())
     }
 
-    async fn abort(&self, transaction: TransactionId, _: Option<Bytes>) -> Result<(), ResourceError> {
+    async fn abort(&self, transaction: TransactionId, promised: Option<Bytes>) -> Result<(), ResourceError> {
         let mut state = self.lock();
+        let key = heard_key(transaction);
+        if promised.is_some() && self.table.get(&key).map_err(CellsError::from)?.is_none() {
+            // For the evidence only: losing it in a crash makes a time unknown, nothing else.
+            let mut batch = Batch::new();
+            batch.put(key, unix_ms().to_be_bytes());
+            self.table.apply(batch).map_err(CellsError::from)?;
+        }
         state.written.remove(&transaction);
         state.locks.release(transaction);
         drop(state);

@@ -10,4 +10,6 @@ mod process;
 mod service;
 
 pub use cells::{Cells, CellsError};
+pub(crate) use cells::{HEARD, LOCKED, TOO_LITTLE};
+pub(crate) use process::CELLS;
 pub use process::{StoreConfig, StoreError, run};

@@ -14,6 +14,9 @@ use super::Cells;
 use super::service::StoreService;
 use crate::wire::store_server::StoreServer;
 
+/// The table of the cells, in a store's data folder.
+pub(crate) const CELLS: &str = "cells";
+
 /// What a store needs to know.
 #[derive(Clone, Debug)]
 pub struct StoreConfig {
@@ -105,7 +108,7 @@ fn open(data: &Path) -> Result<Cells, StoreError> {
         source,
     };
     std::fs::create_dir_all(data).map_err(unusable)?;
-    let opened = SledTable::open(data.join("cells"), SledOptions::new("cells"))?;
+    let opened = SledTable::open(data.join(CELLS), SledOptions::new("cells"))?;
     if let Some(set_aside) = opened.set_aside {
         return Err(StoreError::SetAside { set_aside });
     }
