@@ -19,6 +19,7 @@ use crate::history::History;
 use crate::nemesis::Injected;
 
 mod agreement;
+mod append;
 mod availability;
 mod conservation;
 mod corruption;
@@ -37,6 +38,8 @@ mod non_triviality;
 mod panics;
 mod quiet;
 mod register;
+#[cfg(test)]
+mod tests;
 mod told;
 mod validity;
 
@@ -159,6 +162,7 @@ pub fn all() -> Vec<Box<dyn Checker>> {
         Box::new(honest_unknowns::HonestUnknowns),
         Box::new(conservation::Conservation),
         Box::new(ledger::Ledger),
+        Box::new(append::Append),
         Box::new(register::Register),
         Box::new(keys::Keys),
         Box::new(late_messages::LateMessages),

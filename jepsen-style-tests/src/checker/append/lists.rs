@@ -2,9 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use crate::checker::Findings;
 use crate::checker::told::{Attempt, Fate, Transaction, Transactions, Way};
 use crate::checker::{Case, needs};
-use crate::checker::Findings;
 use crate::history::{Action, Kind, Step, Tx};
 
 /// A transaction that appends to lists or reads them.
@@ -39,6 +39,8 @@ pub(super) struct Lists<'a> {
     pub(super) names: Vec<(&'a str, &'a str)>,
     /// What each list has at the end, where that is known.
     ends: Vec<Option<&'a [u64]>>,
+    /// Every list's number with every value that it has at the end.
+    ended: BTreeSet<(u32, u64)>,
     /// The longest that anybody saw of each list: its order.
     pub(super) orders: Vec<&'a [u64]>,
     /// Who appended a value, and to which list.
@@ -55,22 +57,33 @@ impl<'a> Lists<'a> {
             txns: Vec::new(),
             names: Vec::new(),
             ends: Vec::new(),
+            ended: BTreeSet::new(),
             orders: Vec::new(),
             writers: BTreeMap::new(),
             ambiguous: BTreeSet::new(),
         };
         let transactions = Transactions::of(case);
-        let opening = Txn::new(None, Fate::Committed, 0, &[&case.evidence.opening], &mut |step| lists.names.number(step, &mut numbers));
+        let opening = Txn::new(None, Fate::Committed, 0, &[&case.evidence.opening], &mut |step| {
+            lists.names.number(step, &mut numbers)
+        });
         lists.txns.push(opening);
         for (tx, transaction) in &transactions.known {
-            if let Some(txn) = of_known(*tx, transaction, &mut |step| lists.names.number(step, &mut numbers)) {
+            if let Some(txn) = of_known(*tx, transaction, &mut |step| {
+                lists.names.number(step, &mut numbers)
+            }) {
                 lists.txns.push(txn);
             }
         }
         for attempt in &transactions.nameless {
-            let fate = if attempt.kind() == Kind::Fail { Fate::Aborted } else { Fate::Unknown };
+            let fate = if attempt.kind() == Kind::Fail {
+                Fate::Aborted
+            } else {
+                Fate::Unknown
+            };
             let steps = attempt.call().steps();
-            let mut txn = Txn::new(None, fate, attempt.invoked.index, &[steps], &mut |step| lists.names.number(step, &mut numbers));
+            let mut txn = Txn::new(None, fate, attempt.invoked.index, &[steps], &mut |step| {
+                lists.names.number(step, &mut numbers)
+            });
             txn.line = attempt.line();
             lists.txns.push(txn);
         }
@@ -98,10 +111,18 @@ impl<'a> Lists<'a> {
     fn find_ends(&mut self, case: &Case<'a>, findings: &mut Findings) {
         needs::participants(case, findings);
         let end = |(participant, cell): &(&str, &str)| {
-            let found = case.evidence.participants.get(*participant).filter(|found| found.answered)?;
+            let found = case
+                .evidence
+                .participants
+                .get(*participant)
+                .filter(|found| found.answered)?;
             Some(found.cells.get(*cell).map_or(&[][..], |cell| &cell.list))
         };
         self.ends = self.names.iter().map(end).collect();
+        for (list, end) in self.ends.iter().enumerate() {
+            let values = end.unwrap_or_default().iter();
+            self.ended.extend(values.map(|value| (list as u32, *value)));
+        }
     }
 
     fn find_orders(&mut self) {
@@ -149,7 +170,10 @@ impl<'a> Lists<'a> {
     pub(super) fn judge(&self, findings: &mut Findings) {
         if !self.ambiguous.is_empty() {
             let some: Vec<_> = self.ambiguous.iter().take(5).collect();
-            findings.miss(format!("who appended {} values that were used more than once: {some:?}", self.ambiguous.len()));
+            findings.miss(format!(
+                "who appended {} values that were used more than once: {some:?}",
+                self.ambiguous.len()
+            ));
         }
         for (list, order) in self.orders.iter().enumerate() {
             findings.count("lists", 1);
@@ -157,7 +181,7 @@ impl<'a> Lists<'a> {
             self.judge_order(list as u32, order, findings);
         }
         for txn in self.txns.iter().filter(|txn| txn.fate == Fate::Committed) {
-            findings.count("committed", 1);
+            findings.count("committed", u64::from(txn.tx.is_some()));
             for read in &txn.reads {
                 findings.count("reads", 1);
                 self.judge_read(txn, read, findings);
@@ -172,7 +196,11 @@ impl<'a> Lists<'a> {
         let mut known = BTreeSet::new();
         for value in order {
             if !known.insert(value) {
-                findings.violate("duplicate_append", format!("{name} has {value} twice: {order:?}"), None);
+                findings.violate(
+                    "duplicate_append",
+                    format!("{name} has {value} twice: {order:?}"),
+                    None,
+                );
             }
             match self.writer(list, *value) {
                 Some(writer) if self.txns[writer as usize].fate == Fate::Aborted => {
@@ -182,7 +210,11 @@ impl<'a> Lists<'a> {
                 }
                 Some(_) => {}
                 None if self.ambiguous.contains(value) => {}
-                None => findings.violate("value_from_nowhere", format!("{name} has {value}, which nobody appended to it"), None),
+                None => findings.violate(
+                    "value_from_nowhere",
+                    format!("{name} has {value}, which nobody appended to it"),
+                    None,
+                ),
             }
         }
         if let Some(end) = self.ends[list as usize]
@@ -197,14 +229,20 @@ impl<'a> Lists<'a> {
         let (name, line) = (self.name(read.list), Some(txn.line));
         let order = self.orders[read.list as usize];
         if !order.starts_with(read.values) {
-            let what = format!("{txn} read {name} as {:?}, and another reads it as {order:?}", read.values);
+            let what = format!(
+                "{txn} read {name} as {:?}, and another reads it as {order:?}",
+                read.values
+            );
             findings.violate("incompatible_order", what, line);
             // Not in the order that was judged above.
             for value in read.values {
                 if let Some(writer) = self.writer(read.list, *value)
                     && self.txns[writer as usize].fate == Fate::Aborted
                 {
-                    let what = format!("G1a: {txn} read {value} in {name}, of {}, which was aborted", self.txns[writer as usize]);
+                    let what = format!(
+                        "G1a: {txn} read {value} in {name}, of {}, which was aborted",
+                        self.txns[writer as usize]
+                    );
                     findings.violate("G1a_aborted_read", what, line);
                 }
             }
@@ -213,7 +251,10 @@ impl<'a> Lists<'a> {
             && let Some(writer) = self.writer(read.list, *last)
             && self.is_intermediate(writer, read.list, *last)
         {
-            let what = format!("G1b: {txn} read {name} up to {last}, and {} appended more", self.txns[writer as usize]);
+            let what = format!(
+                "G1b: {txn} read {name} up to {last}, and {} appended more",
+                self.txns[writer as usize]
+            );
             findings.violate("G1b_intermediate_read", what, line);
         }
     }
@@ -227,11 +268,18 @@ impl<'a> Lists<'a> {
             let (others, tail) = read.values.split_at(read.others);
             let name = self.name(read.list);
             if !own.starts_with(tail) || tail.len() < read.own_before {
-                let what = format!("{txn} appended {own:?} to {name} and read it as {:?}", read.values);
+                let what = format!(
+                    "{txn} appended {own:?} to {name} and read it as {:?}",
+                    read.values
+                );
                 findings.violate("internal", what, Some(txn.line));
             }
             if *seen.entry(read.list).or_insert(others) != others {
-                findings.violate("internal", format!("{txn} read {name} twice, and differently"), Some(txn.line));
+                findings.violate(
+                    "internal",
+                    format!("{txn} read {name} twice, and differently"),
+                    Some(txn.line),
+                );
             }
         }
     }
@@ -243,8 +291,11 @@ impl<'a> Lists<'a> {
             };
             for value in values {
                 findings.count("appends", 1);
-                if !end.contains(value) {
-                    let what = format!("{txn} appended {value} to {}, which ends as {end:?}", self.name(*list));
+                if !self.ended.contains(&(*list, *value)) {
+                    let what = format!(
+                        "{txn} appended {value} to {}, which ends as {end:?}",
+                        self.name(*list)
+                    );
                     findings.violate("lost_append", what, Some(txn.line));
                 }
             }
@@ -274,7 +325,11 @@ impl<'a> Numbers<'a> for Vec<(&'a str, &'a str)> {
 }
 
 /// A transaction that has an id; none if nobody asked for it.
-fn of_known<'a>(tx: Tx, transaction: &Transaction<'a>, number: &mut dyn FnMut(&'a Step) -> u32) -> Option<Txn<'a>> {
+fn of_known<'a>(
+    tx: Tx,
+    transaction: &Transaction<'a>,
+    number: &mut dyn FnMut(&'a Step) -> u32,
+) -> Option<Txn<'a>> {
     let first: &Attempt<'a> = transaction.attempts.first()?;
     let committed = |attempt: &&Attempt<'_>| matches!(attempt.decision(), Some((Way::Commit, _)));
     let answered = transaction.attempts.iter().find(committed);
@@ -283,7 +338,13 @@ fn of_known<'a>(tx: Tx, transaction: &Transaction<'a>, number: &mut dyn FnMut(&'
         Some(attempt) => vec![attempt.call().steps()],
         None => transaction.requests(),
     };
-    let mut txn = Txn::new(Some(tx), transaction.fate(), first.invoked.index, &requests, number);
+    let mut txn = Txn::new(
+        Some(tx),
+        transaction.fate(),
+        first.invoked.index,
+        &requests,
+        number,
+    );
     txn.told = transaction.told(Way::Commit).map(|event| event.index);
     txn.line = answered.unwrap_or(first).line();
     Some(txn)
@@ -309,7 +370,9 @@ impl<'a> Txn<'a> {
         for step in requests.iter().copied().flatten() {
             match &step.action {
                 Action::Append(value) => txn.appends.entry(number(step)).or_default().push(*value),
-                Action::Read { list: Some(values), .. } => {
+                Action::Read {
+                    list: Some(values), ..
+                } => {
                     let list = number(step);
                     let own_before = txn.appends.get(&list).map_or(0, Vec::len);
                     txn.reads.push(Read {
@@ -325,7 +388,11 @@ impl<'a> Txn<'a> {
         for read in &mut txn.reads {
             let own = txn.appends.get(&read.list);
             let first_own = |value: &u64| own.is_some_and(|own| own.contains(value));
-            read.others = read.values.iter().position(first_own).unwrap_or(read.values.len());
+            read.others = read
+                .values
+                .iter()
+                .position(first_own)
+                .unwrap_or(read.values.len());
         }
         txn
     }

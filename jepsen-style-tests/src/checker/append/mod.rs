@@ -86,7 +86,12 @@ fn edges(lists: &Lists<'_>) -> Vec<Edge> {
             }
         }
     }
-    for (reader, txn) in lists.txns.iter().enumerate().filter(|(_, txn)| txn.fate == Fate::Committed) {
+    for (reader, txn) in lists
+        .txns
+        .iter()
+        .enumerate()
+        .filter(|(_, txn)| txn.fate == Fate::Committed)
+    {
         let reader = reader as u32;
         for read in &txn.reads {
             let seen = &read.values[..read.others];
@@ -111,7 +116,12 @@ fn edges(lists: &Lists<'_>) -> Vec<Edge> {
 /// are as many edges as transactions and not as many as pairs of them. Returns how many.
 fn time(lists: &Lists<'_>, edges: &mut Vec<Edge>) -> usize {
     let mut lines: Vec<(u64, bool, u32)> = Vec::new();
-    for (number, txn) in lists.txns.iter().enumerate().filter(|(_, txn)| txn.fate == Fate::Committed) {
+    for (number, txn) in lists
+        .txns
+        .iter()
+        .enumerate()
+        .filter(|(_, txn)| txn.fate == Fate::Committed)
+    {
         // The opening is there before everything.
         if number > 0 {
             lines.push((txn.asked, true, number as u32));
@@ -160,7 +170,11 @@ fn search(graph: &mut Graph, lists: &Lists<'_>, findings: &mut Findings) {
     let mut named = vec![false; lists.txns.len()];
     for (name, follow) in NAMES {
         for circle in graph.circles(follow) {
-            let txns: Vec<u32> = circle.iter().copied().filter(|node| (*node as usize) < named.len()).collect();
+            let txns: Vec<u32> = circle
+                .iter()
+                .copied()
+                .filter(|node| (*node as usize) < named.len())
+                .collect();
             // A circle within it has a worse name already.
             if txns.iter().any(|node| named[*node as usize]) {
                 continue;
@@ -170,9 +184,15 @@ fn search(graph: &mut Graph, lists: &Lists<'_>, findings: &mut Findings) {
             }
             let Some(first) = txns.first() else { continue };
             let single = with_one_missed(graph, &circle, follow, enough);
-            let way = single.or_else(|| graph.way(*first, *first, &circle, follow, u64::MAX)).unwrap_or_default();
+            let way = single
+                .or_else(|| graph.way(*first, *first, &circle, follow, u64::MAX))
+                .unwrap_or_default();
             let missed = way.iter().filter(|edge| edge.why == Why::Missed).count();
-            let name = if missed == 1 { name.replace("G2", "G-single") } else { name.to_owned() };
+            let name = if missed == 1 {
+                name.replace("G2", "G-single")
+            } else {
+                name.to_owned()
+            };
             let line = txns.iter().map(|node| lists.txns[*node as usize].line).max();
             findings.violate(&name, format!("{name}: {}", in_words(&way, lists)), line);
         }
@@ -203,7 +223,10 @@ fn with_one_missed(graph: &mut Graph, circle: &[u32], follow: &[Why], enough: u6
 fn in_words(way: &[Edge], lists: &Lists<'_>) -> String {
     let txns = lists.txns.len();
     // Moments are left out: from the transaction before them to the one after them it is one step.
-    let start = way.iter().position(|edge| (edge.from as usize) < txns).unwrap_or_default();
+    let start = way
+        .iter()
+        .position(|edge| (edge.from as usize) < txns)
+        .unwrap_or_default();
     let mut parts = Vec::new();
     let mut before = None;
     for edge in way[start..].iter().chain(&way[..start]) {
@@ -216,7 +239,10 @@ fn in_words(way: &[Edge], lists: &Lists<'_>) -> String {
                 && let Some(before) = before
             {
                 let (one, other) = (&lists.txns[before], &lists.txns[to]);
-                parts.push(format!("{one} was told before line {} asked for {other}", other.asked));
+                parts.push(format!(
+                    "{one} was told before line {} asked for {other}",
+                    other.asked
+                ));
             }
             continue;
         }
