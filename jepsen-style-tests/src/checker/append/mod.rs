@@ -103,6 +103,8 @@ fn edges(lists: &Lists<'_>) -> Vec<Edge> {
             let order = lists.orders[read.list as usize];
             if order.starts_with(seen)
                 && let Some(next) = order.get(seen.len())
+                // A value that is there twice was seen, and is reported for what it is.
+                && !seen.contains(next)
                 && let Some(writer) = committed(read.list, *next)
             {
                 add(reader, writer, Why::Missed, read.list, *next);
