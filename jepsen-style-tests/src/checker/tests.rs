@@ -272,7 +272,8 @@ fn what_is_right_passes_every_checker_and_every_checker_looked() {
 
 #[test]
 fn nothing_missing_is_a_pass() {
-    let strip: [(&str, fn(&mut Made)); 6] = [
+    type Strip = fn(&mut Made);
+    let strip: [(&str, Strip); 6] = [
         ("participants", |made| made.evidence.participants.clear()),
         ("journals", |made| {
             for participant in made.evidence.participants.values_mut() {

@@ -173,6 +173,14 @@ fn what_real_time_forbids_is_found() {
     let mut future = in_turn(vec![vec![read("p1/x", &[1])], vec![append("p1/x", 1)]]);
     end(&mut future, "p1/x", &[1]);
     future.assert(&Append, &["G1c-realtime"]);
+    let mut long = Made::new();
+    let middle = long.invoke(Some(tx(2)), vec![append("p1/x", 1), read("p2/y", &[])]);
+    long.ok(Some(tx(3)), vec![append("p2/y", 2)], Answer::Committed);
+    long.ok(Some(tx(1)), vec![read("p1/x", &[])], Answer::Committed);
+    long.complete_ok(middle, Answer::Committed);
+    end(&mut long, "p1/x", &[1]);
+    end(&mut long, "p2/y", &[2]);
+    long.assert(&Append, &["G2-realtime"]);
     let mut two = in_turn(vec![
         vec![append("p1/x", 1), read("p2/y", &[])],
         vec![read("p1/x", &[]), append("p2/y", 2)],
