@@ -21,6 +21,7 @@ pub mod cluster;
 pub mod evidence;
 pub mod history;
 pub mod nemesis;
+pub mod network;
 pub mod random;
 pub mod report;
 pub mod run;

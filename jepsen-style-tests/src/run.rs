@@ -7,10 +7,12 @@ use std::time::{Duration, Instant, SystemTime};
 
 use rand::Rng as _;
 use thiserror::Error;
-use tokio::task::JoinSet;
+use tokio::runtime::Runtime;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::task::{JoinHandle, JoinSet};
 
 use crate::checker::{self, Case, Verdict};
-use crate::cluster::{Cluster, ClusterError, Layout};
+use crate::cluster::{Addresses, Cluster, ClusterError, Layout, Place, sweep_disks};
 use crate::evidence::{add_files, collect};
 use crate::history::{Answer, Call, HistoryError, Recorder, Step, Style};
 use crate::nemesis::{Fault, Injected};
@@ -48,6 +50,18 @@ pub struct Plan {
 /// Why there is no result.
 #[derive(Debug, Error)]
 pub enum RunError {
+    /// There is no network, nor the threads in it.
+    #[error("no place for the processes: {source}")]
+    Place {
+        /// Why.
+        source: std::io::Error,
+    },
+    /// Somebody wanted it to end.
+    #[error("interrupted by {signal}")]
+    Interrupted {
+        /// How.
+        signal: &'static str,
+    },
     /// The processes.
     #[error(transparent)]
     Cluster(#[from] ClusterError),
@@ -70,11 +84,67 @@ pub enum RunError {
     },
 }
 
-/// Runs it and judges it.
-pub async fn run(mut plan: Plan) -> Result<RunResult, RunError> {
+/// Runs it and judges it, unless it is interrupted (SIGINT, SIGTERM). Nothing of it is left but its folder, however it
+/// ends.
+pub async fn run(plan: Plan) -> Result<RunResult, RunError> {
+    sweep_disks();
+    let unusable = |source| RunError::Place { source };
+    let (place, addresses) = Place::best(plan.layout, plan.seed).map_err(unusable)?;
+    let runtime = RuntimeThere(Some(place.clients_runtime().map_err(unusable)?));
+    let mut running = runtime.spawn(run_there(plan, place, addresses));
+    let signal = tokio::select! {
+        ended = &mut running => return match ended {
+            Ok(result) => result,
+            Err(error) => std::panic::resume_unwind(error.into_panic()),
+        },
+        signal = interrupted() => signal,
+    };
+    running.abort();
+    // Everything is taken down when the task is gone.
+    let _ = running.await;
+    Err(RunError::Interrupted { signal })
+}
+
+/// The threads that are where the clients are. They end with it, without waiting for what still runs on them.
+struct RuntimeThere(Option<Runtime>);
+
+impl RuntimeThere {
+    fn spawn<T: Send + 'static>(&self, task: impl Future<Output = T> + Send + 'static) -> JoinHandle<T> {
+        match &self.0 {
+            Some(runtime) => runtime.spawn(task),
+            None => unreachable!("it is there until it is dropped"),
+        }
+    }
+}
+
+impl Drop for RuntimeThere {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.0.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
+/// Waits for somebody to want an end.
+async fn interrupted() -> &'static str {
+    let Ok(mut term) = signal(SignalKind::terminate()) else {
+        return std::future::pending().await;
+    };
+    tokio::select! {
+        interrupt = tokio::signal::ctrl_c() => match interrupt {
+            Ok(()) => "SIGINT",
+            Err(_) => std::future::pending().await,
+        },
+        _ = term.recv() => "SIGTERM",
+    }
+}
+
+/// Where the clients are.
+async fn run_there(mut plan: Plan, place: Place, addresses: Addresses) -> Result<RunResult, RunError> {
     let data = plan.folder.join("data");
     make(&data)?;
-    let mut cluster = Cluster::start(&plan.executable, &data, plan.layout)?;
+    let unavailable = take_unavailable(&mut plan.faults);
+    let mut cluster = Cluster::start_at(place, addresses, &plan.executable, &data, plan.layout)?;
     cluster.wait_for_leader(START).await?;
     let history_file = plan.folder.join("history.jsonl");
     // Outside the history: what there is before it begins.
@@ -98,10 +168,10 @@ pub async fn run(mut plan: Plan) -> Result<RunResult, RunError> {
         faults: &faults,
     };
     let findings = checker::judge(&case);
-    let faults_missing: Vec<String> = faults
-        .iter()
-        .filter(|fault| fault.evidence.is_none())
+    let missed = faults.iter().filter(|fault| fault.evidence.is_none());
+    let faults_missing: Vec<String> = missed
         .map(|fault| fault.fault.clone())
+        .chain(unavailable)
         .collect();
     let judged = findings.iter().map(|findings| findings.verdict).max();
     let complete = problems.is_empty() && faults_missing.is_empty();
@@ -129,6 +199,19 @@ fn began_unix_ms(started: Instant) -> Option<u64> {
     let began = SystemTime::now().checked_sub(started.elapsed())?;
     let since = began.duration_since(SystemTime::UNIX_EPOCH).ok()?;
     u64::try_from(since.as_millis()).ok()
+}
+
+/// Takes out the faults that this machine cannot do, and says why it cannot.
+fn take_unavailable(faults: &mut Vec<Box<dyn Fault>>) -> Vec<String> {
+    let mut unavailable = Vec::new();
+    faults.retain(|fault| match fault.unavailable() {
+        None => true,
+        Some(reason) => {
+            unavailable.push(format!("{}: {reason}", fault.name()));
+            false
+        }
+    });
+    unavailable
 }
 
 /// Commits what there is at first, one transaction at each participant.

@@ -2,7 +2,11 @@ use std::collections::BTreeMap;
 use std::io;
 use std::net::TcpListener;
 
-use super::{Addresses, Layout};
+use tokio::runtime::{Builder, Runtime};
+
+use super::{Addresses, Layout, Member};
+use crate::network::{self, Host, Network};
+use crate::random::Seed;
 
 /// Where the processes live.
 pub enum Place {
@@ -11,12 +15,41 @@ pub enum Place {
         /// Held until the end, so that nobody else takes the port of a process that is being restarted.
         claims: Vec<TcpListener>,
     },
+    /// Each in a network namespace of its own, and the clients in another. Needs root.
+    Namespaces(Network),
 }
+
+/// Where everybody serves who has an address of its own.
+const PORT: u16 = 7000;
 
 /// Ports below those that systems hand out by themselves.
 const PORTS: std::ops::Range<u16> = 10_000..20_000;
 
 impl Place {
+    /// The best that this machine allows: namespaces, or else the loopback interface.
+    pub fn best(layout: Layout, seed: Seed) -> io::Result<(Self, Addresses)> {
+        match network::unavailable() {
+            None => Self::namespaces(layout, seed),
+            Some(reason) => {
+                tracing::warn!(
+                    reason,
+                    "on the loopback interface: its network cannot be disturbed"
+                );
+                Self::loopback(layout)
+            }
+        }
+    }
+
+    /// A network namespace for each process and one for the clients.
+    pub fn namespaces(layout: Layout, seed: Seed) -> io::Result<(Self, Addresses)> {
+        let network = Network::new(layout.members().map(Host::Member), seed)?;
+        let addresses = layout
+            .members()
+            .map(|member| (member, format!("{}:{PORT}", Host::Member(member).address())))
+            .collect();
+        Ok((Self::Namespaces(network), Addresses::new(addresses)))
+    }
+
     /// Addresses on the loopback interface.
     pub fn loopback(layout: Layout) -> io::Result<(Self, Addresses)> {
         let mut claims = Vec::new();
@@ -38,6 +71,42 @@ impl Place {
             members.next();
         }
         Ok((Self::Loopback { claims }, Addresses::new(addresses)))
+    }
+
+    /// What carries out what is to be done where the clients are, and from where every process can be asked.
+    pub fn clients_runtime(&self) -> io::Result<Runtime> {
+        let mut builder = Builder::new_multi_thread();
+        builder.enable_all().thread_name("clients");
+        if let Self::Namespaces(network) = self {
+            let enter = network.entrance(Host::Clients)?;
+            builder.on_thread_start(move || {
+                if let Err(error) = enter() {
+                    // What this thread connects to it does not reach: the run fails, and says why here.
+                    tracing::error!(%error, "a thread of the clients is not in their namespace");
+                }
+            });
+        }
+        builder.build()
+    }
+
+    /// The network, if it is our own.
+    pub fn network(&self) -> Option<&Network> {
+        match self {
+            Self::Loopback { .. } => None,
+            Self::Namespaces(network) => Some(network),
+        }
+    }
+
+    /// Does something where this process lives: what it starts lives there too.
+    pub(super) fn at<T: Send>(
+        &self,
+        member: Member,
+        act: impl FnOnce() -> io::Result<T> + Send,
+    ) -> io::Result<T> {
+        match self {
+            Self::Loopback { .. } => act(),
+            Self::Namespaces(network) => network.at(Host::Member(member), act),
+        }
     }
 }
 

@@ -14,18 +14,23 @@ use unanimo_proto::v1::{GetStatusReply, GetStatusRequest};
 
 use super::child::Child;
 use super::config::{coordinator_config, participant_arguments};
-use super::{Addresses, Layout, Member, Place};
+use super::disk;
+use super::{Addresses, Disk, Layout, Member, Place};
+use crate::network::Network;
 
 /// How long one question to a process may take.
 const QUESTION: Duration = Duration::from_secs(1);
 
-/// The processes. Dropping it kills all of them and waits for their end.
+/// The processes. Dropping it kills all of them and waits for their end. Then it unmounts their disks, and takes their
+/// network away.
+// The order of the fields is the order in which they go.
 pub struct Cluster {
     layout: Layout,
     children: BTreeMap<Member, Child>,
     addresses: Addresses,
     folder: PathBuf,
-    _place: Place,
+    disks: BTreeMap<Member, Disk>,
+    place: Place,
 }
 
 /// Why the processes do not run.
@@ -60,18 +65,34 @@ pub enum ClusterError {
 }
 
 impl Cluster {
-    /// Starts all processes with their data in this folder. `executable` is this program.
+    /// Starts all processes on the loopback interface, with their data in this folder. `executable` is this program.
     pub fn start(executable: &Path, folder: &Path, layout: Layout) -> Result<Self, ClusterError> {
         let (place, addresses) = Place::loopback(layout).map_err(|source| ClusterError::Unusable {
             what: "the loopback interface".to_owned(),
             source,
         })?;
+        Self::start_at(place, addresses, executable, folder, layout)
+    }
+
+    /// Starts all processes at this place. Where the network is our own, each has a disk of its own too, if it can.
+    pub fn start_at(
+        place: Place,
+        addresses: Addresses,
+        executable: &Path,
+        folder: &Path,
+        layout: Layout,
+    ) -> Result<Self, ClusterError> {
+        let disks = match place.network().is_some() && disk::unavailable().is_none() {
+            true => make_disks(folder, layout)?,
+            false => BTreeMap::new(),
+        };
         let mut cluster = Self {
             layout,
             children: BTreeMap::new(),
             addresses,
             folder: folder.to_owned(),
-            _place: place,
+            disks,
+            place,
         };
         for member in layout.members() {
             let arguments = cluster.arguments(member)?;
@@ -122,6 +143,16 @@ impl Cluster {
         self.folder.join(member.to_string())
     }
 
+    /// The disk that this process keeps its data on, if it has one of its own.
+    pub fn disk(&self, member: Member) -> Option<&Disk> {
+        self.disks.get(&member)
+    }
+
+    /// The network between the processes, if it is our own.
+    pub fn network(&self) -> Option<&Network> {
+        self.place.network()
+    }
+
     /// What this process says.
     pub fn log(&self, member: Member) -> PathBuf {
         self.folder.join(format!("{member}.log"))
@@ -139,7 +170,17 @@ impl Cluster {
 
     /// Starts a process that was killed, with the data it left.
     pub fn start_again(&mut self, member: Member) -> Result<(), ClusterError> {
-        self.act(member, "start", Child::start)
+        let Self { place, children, .. } = self;
+        let Some(child) = children.get_mut(&member) else {
+            unreachable!("every member has a child: {member}");
+        };
+        place
+            .at(member, || child.start())
+            .map_err(|source| ClusterError::Process {
+                action: "start",
+                member,
+                source,
+            })
     }
 
     /// Stops a process where it is, as `kill -STOP` does.
@@ -235,4 +276,17 @@ impl Cluster {
             source,
         })
     }
+}
+
+fn make_disks(folder: &Path, layout: Layout) -> Result<BTreeMap<Member, Disk>, ClusterError> {
+    let mut disks = BTreeMap::new();
+    for member in layout.members() {
+        let made = Disk::create(folder, &member.to_string());
+        let disk = made.map_err(|source| ClusterError::Unusable {
+            what: format!("a disk for {member}"),
+            source,
+        })?;
+        disks.insert(member, disk);
+    }
+    Ok(disks)
 }

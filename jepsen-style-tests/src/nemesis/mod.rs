@@ -61,13 +61,18 @@ pub trait Fault: Send {
 }
 
 mod kill;
+mod packets;
+mod partition;
 mod pause;
 
 /// Every fault, by name.
 pub fn all() -> Vec<Box<dyn Fault>> {
-    vec![
+    let mut faults: Vec<Box<dyn Fault>> = vec![
         Box::new(kill::Kill::leader()),
         Box::new(kill::Kill::participant()),
         Box::new(pause::Pause::leader()),
-    ]
+    ];
+    faults.extend(partition::all());
+    faults.extend(packets::all());
+    faults
 }
