@@ -20,6 +20,7 @@ pub mod checker;
 pub mod cluster;
 pub mod evidence;
 pub mod history;
+pub mod machine;
 pub mod nemesis;
 pub mod network;
 pub mod random;

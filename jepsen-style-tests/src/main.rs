@@ -28,6 +28,8 @@ struct Arguments {
 enum Command {
     /// One run.
     Run(RunArguments),
+    /// Workloads, faults, and what this machine allows.
+    List,
     /// Run a coordinator node.
     #[command(hide = true)]
     Coordinator {
@@ -53,7 +55,8 @@ struct RunArguments {
     /// What the clients do.
     #[arg(long, default_value = "bank")]
     workload: String,
-    /// The faults, separated by commas; `all` for every one that this machine can do.
+    /// The faults, separated by commas; `all` for every one. What this machine cannot do is said, and the run is no
+    /// pass for it.
     #[arg(long, default_value = "all", value_delimiter = ',')]
     nemesis: Vec<String>,
     /// For how long.
@@ -83,6 +86,7 @@ async fn main() -> ExitCode {
         .init();
     let result = match arguments.command {
         Command::Run(arguments) => run_once(arguments).await,
+        Command::List => list(),
         Command::Coordinator { config } => coordinator(config).await,
         Command::Participant {
             name,
@@ -119,6 +123,11 @@ async fn participant(
         data,
     };
     store::run(config).await?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn list() -> Result<ExitCode, AnyError> {
+    print!("{}", jepsen_style_tests::machine::list());
     Ok(ExitCode::SUCCESS)
 }
 
