@@ -180,6 +180,10 @@ async fn run_there(mut plan: Plan, place: Place, addresses: Addresses) -> Result
         Some(verdict) => verdict,
         None => Verdict::Unknown,
     };
+    if verdict == Verdict::Valid {
+        // What a run that is no pass left on its disks stays, for whoever looks into it.
+        cluster.discard_disks()?;
+    }
     Ok(RunResult {
         verdict,
         seed: plan.seed.0,

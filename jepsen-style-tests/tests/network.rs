@@ -313,6 +313,11 @@ fn a_disk_keeps_what_was_written_and_can_be_taken_away_and_made_read_only() {
     assert_eq!(refused.kind(), io::ErrorKind::ReadOnlyFilesystem);
     disk.remount("rw").unwrap();
     std::fs::write(&file, "again").unwrap();
+    let image = disk.image().to_owned();
+    cluster.discard_disks().unwrap();
+    drop(cluster);
+    assert!(!image.exists());
+    assert_eq!(left_behind(folder.path().to_str().unwrap()), Vec::<String>::new());
 }
 
 #[test]

@@ -38,7 +38,7 @@ pub fn sweep() {
         let Ok(image) = fs::read_to_string(device.path().join(BACKING_FILE)) else {
             continue;
         };
-        if maker(Path::new(image.trim())).is_some_and(|maker| !is_one_of_us(maker)) {
+        if maker(Path::new(image.trim())).is_some_and(|maker| !exists(maker)) {
             let device = Path::new("/dev").join(device.file_name());
             tracing::warn!(device = %device.display(), "unmounting what an earlier run left");
             if let Err(error) = take_away(&device) {
@@ -69,6 +69,11 @@ impl Disk {
         let disk = Self { image, folder };
         disk.mount()?;
         Ok(disk)
+    }
+
+    /// Forgets the image: it is gone as soon as the disk is unmounted, with everything on it.
+    pub(super) fn discard(&self) -> io::Result<()> {
+        fs::remove_file(&self.image)
     }
 
     /// The file that has everything that was written to the disk.
@@ -170,12 +175,9 @@ fn maker(image: &Path) -> Option<u32> {
     name.contains(".ext4").then(|| process.parse().ok())?
 }
 
-/// Whether a process of this number runs this program, or a test of it.
-fn is_one_of_us(process: u32) -> bool {
-    fs::read_link(format!("/proc/{process}/exe")).is_ok_and(|executable| {
-        executable.to_string_lossy().contains(env!("CARGO_CRATE_NAME"))
-            || executable.to_string_lossy().contains(env!("CARGO_PKG_NAME"))
-    })
+/// Whether there is a process of this number. If it is another one by now, what the first one left stays for longer.
+fn exists(process: u32) -> bool {
+    Path::new("/proc").join(process.to_string()).exists()
 }
 
 fn run(command: &mut Command) -> io::Result<()> {

@@ -74,7 +74,8 @@ impl Cluster {
         Self::start_at(place, addresses, executable, folder, layout)
     }
 
-    /// Starts all processes at this place. Where the network is our own, each has a disk of its own too, if it can.
+    /// Starts all processes at this place. Where the network is our own, each has a disk of its own too, if it can; then
+    /// they are reached from the place's [`Place::clients_runtime`] alone.
     pub fn start_at(
         place: Place,
         addresses: Addresses,
@@ -146,6 +147,18 @@ impl Cluster {
     /// The disk that this process keeps its data on, if it has one of its own.
     pub fn disk(&self, member: Member) -> Option<&Disk> {
         self.disks.get(&member)
+    }
+
+    /// Gives up what is on the disks, which would fill the machine run after run: the images are gone when the cluster
+    /// is. Data in plain folders stays.
+    pub fn discard_disks(&mut self) -> Result<(), ClusterError> {
+        for disk in self.disks.values() {
+            disk.discard().map_err(|source| ClusterError::Unusable {
+                what: disk.image().display().to_string(),
+                source,
+            })?;
+        }
+        Ok(())
     }
 
     /// The network between the processes, if it is our own.

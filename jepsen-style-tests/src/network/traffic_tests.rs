@@ -105,11 +105,6 @@ fn a_delay_makes_packets_late_and_leaves_their_order() {
         ..Rule::default()
     });
     send(&mut traffic, start, 100);
-    assert_eq!(
-        traffic.deliver(start + MS * 20 - MS / 10),
-        None,
-        "not before its time"
-    );
     let latest = start + MS * (99 + 70);
     let order: Vec<u8> = std::iter::from_fn(|| traffic.deliver(latest))
         .map(|(_, packet)| packet[0])
@@ -117,6 +112,18 @@ fn a_delay_makes_packets_late_and_leaves_their_order() {
     assert_eq!(order, (0..100).collect::<Vec<u8>>());
     assert_eq!(traffic.counts(link()).delayed, 100);
     assert_eq!(traffic.counts(link()).overtaken, 0);
+}
+
+#[test]
+fn a_packet_is_due_after_the_delay_and_not_before() {
+    let (mut traffic, start) = traffic(Rule {
+        delay: MS * 20,
+        ..Rule::default()
+    });
+    traffic.arrive(link(), &[1], start);
+    assert_eq!(traffic.due(), Some(start + MS * 20));
+    assert_eq!(traffic.deliver(start + MS * 20 - MS / 10), None);
+    assert!(traffic.deliver(start + MS * 20).is_some());
 }
 
 #[test]
