@@ -219,6 +219,14 @@ impl Cells {
         Ok(())
     }
 
+    fn let_go(&self, transaction: TransactionId) {
+        let mut state = self.lock();
+        state.written.remove(&transaction);
+        state.locks.release(transaction);
+        drop(state);
+        self.released.notify_waiters();
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -273,7 +281,12 @@ impl ResourceManager for Cells {
         transaction: TransactionId,
         operation: Bytes,
     ) -> Result<Preparation, ResourceError> {
-        self.promise(transaction, Vec::new(), operation).await
+        let preparation = self.promise(transaction, Vec::new(), operation).await?;
+        if let Preparation::No { .. } = preparation {
+            // Nobody comes back to a first No: what the steps before the refused one took would be held for ever.
+            self.let_go(transaction);
+        }
+        Ok(preparation)
     }
 
     async fn extend(
@@ -292,7 +305,6 @@ impl ResourceManager for Cells {
     }
 
     async fn abort(&self, transaction: TransactionId, promised: Option<Bytes>) -> Result<(), ResourceError> {
-        let mut state = self.lock();
         let key = heard_key(transaction);
         if promised.is_some() && self.table.get(&key).map_err(CellsError::from)?.is_none() {
             // For the evidence only: losing it in a crash makes a time unknown, nothing else.
@@ -300,10 +312,7 @@ impl ResourceManager for Cells {
             batch.put(key, unix_ms().to_be_bytes());
             self.table.apply(batch).map_err(CellsError::from)?;
         }
-        state.written.remove(&transaction);
-        state.locks.release(transaction);
-        drop(state);
-        self.released.notify_waiters();
+        self.let_go(transaction);
         Ok(())
     }
 
@@ -324,5 +333,38 @@ impl ResourceManager for Cells {
             Ok(()) => Ok(()),
             Err(reason) => Err(CellsError::Damaged(reason).into()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use unanimo_core::Timestamp;
+    use unanimo_table::{SledOptions, SledTable};
+
+    use super::*;
+    use crate::wire::Add;
+
+    #[tokio::test]
+    async fn a_transaction_that_is_refused_holds_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let opened = SledTable::open(folder.path().join("cells"), SledOptions::new("cells")).unwrap();
+        let table: Arc<dyn Table> = Arc::new(opened.table);
+        let (checkpointer, _writer) = Checkpointer::new(Arc::clone(&table));
+        let cells = Cells::new(table, checkpointer);
+        let step = |cell: &str, action| Step {
+            cell: cell.to_owned(),
+            action: Some(action),
+        };
+        // The first step is done, the second refused.
+        let steps = vec![
+            step("list", step::Action::Append(1)),
+            step("account", step::Action::Add(Add { delta: -1, floor: 0 })),
+        ];
+        let transaction = TransactionId::new(Timestamp::from_unix_ms(1), 0);
+        let asked = Steps { steps }.encode_to_vec().into();
+        let answer = cells.prepare(transaction, asked).await.unwrap();
+        assert!(matches!(answer, Preparation::No { .. }), "{answer:?}");
+        assert_eq!(cells.holding(), 0);
+        assert!(cells.lock().written.is_empty());
     }
 }
