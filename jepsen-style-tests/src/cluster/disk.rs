@@ -24,7 +24,9 @@ pub fn unavailable() -> Option<String> {
     static TRIED: OnceLock<Option<String>> = OnceLock::new();
     let tried = TRIED.get_or_init(|| {
         let tried = tempfile::tempdir().and_then(|folder| Disk::create(folder.path(), "try"));
-        tried.err().map(|error| format!("no loop-mounted disks: {error}"))
+        tried
+            .err()
+            .map(|error| format!("loop-mounted disks need root: {error}"))
     });
     tried.clone()
 }

@@ -37,7 +37,7 @@ pub fn unavailable() -> Option<String> {
         let network = Network::new([Host::Clients], Seed(0));
         network
             .err()
-            .map(|error| format!("no network namespaces with TUN devices: {error}"))
+            .map(|error| format!("network namespaces with TUN devices need root: {error}"))
     });
     tried.clone()
 }
