@@ -15,7 +15,7 @@ use super::locks::{Locks, Want};
 use crate::wire::{Cell, Effect, Step, Steps, step};
 
 /// How long a locked cell is waited for. A few times of what a transaction takes.
-const LOCK_PATIENCE: Duration = Duration::from_millis(200);
+const LOCK_PATIENCE: Duration = Duration::from_millis(500);
 /// Why a branch votes No: it waited for a lock in vain.
 pub(crate) const LOCKED: &str = "a cell is locked by another transaction";
 /// Why a branch votes No, before the floor that it names: its cell has not enough.
@@ -114,19 +114,22 @@ impl Cells {
         }
     }
 
-    /// Takes the locks, waiting a short while for others.
+    /// Takes the locks, one after the other in the order of the names, waiting a short while for others. What it has it
+    /// keeps meanwhile: who wants all cells at the same moment would never get them.
     async fn take_locks(&self, transaction: TransactionId, steps: &[Step]) -> bool {
-        let wants = wants(steps);
         let deadline = Instant::now() + LOCK_PATIENCE;
-        loop {
-            let released = self.released.notified();
-            if self.lock().locks.take(transaction, &wants) {
-                return true;
-            }
-            if tokio::time::timeout_at(deadline, released).await.is_err() {
-                return false;
+        for want in wants(steps) {
+            loop {
+                let released = self.released.notified();
+                if self.lock().locks.take(transaction, std::slice::from_ref(&want)) {
+                    break;
+                }
+                if tokio::time::timeout_at(deadline, released).await.is_err() {
+                    return false;
+                }
             }
         }
+        true
     }
 
     /// Carries out steps in the transaction's own view.
@@ -242,12 +245,18 @@ fn applied(mut cell: Cell, step: &Step) -> Cell {
     cell
 }
 
+/// What the steps need, in the order of the names; a cell that is read and written, as it is written.
 fn wants(steps: &[Step]) -> Vec<(String, Want)> {
-    let want = |step: &Step| match step.action {
-        Some(step::Action::Read(_)) => Want::Read,
-        Some(step::Action::Add(_) | step::Action::Append(_)) | None => Want::Write,
-    };
-    steps.iter().map(|step| (step.cell.clone(), want(step))).collect()
+    let mut wants = BTreeMap::new();
+    for step in steps {
+        let writes = !matches!(step.action, Some(step::Action::Read(_)));
+        let want = if writes { Want::Write } else { Want::Read };
+        let known = wants.entry(step.cell.clone()).or_insert(want);
+        if writes {
+            *known = Want::Write;
+        }
+    }
+    wants.into_iter().collect()
 }
 
 fn cell_key(name: &str) -> Vec<u8> {
