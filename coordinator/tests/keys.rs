@@ -141,6 +141,9 @@ async fn a_key_finds_the_transaction_that_a_lost_leader_had_begun() {
     .await;
     cluster.stop_node(leader).await;
     assert!(waiting.await.unwrap().is_err());
+    // Also for a leader that never saw it, the key is not free for another request.
+    let other = submit(&cluster, (leader + 1) % 3, "order", &[(&a, "y")]).await;
+    assert_eq!(reason_of(&other.unwrap_err()), Some(ErrorReason::RequestMismatch));
     a.change(|a| {
         a.vote = Some(Vote::Yes);
         a.vote_again = Some(Vote::Yes);
@@ -234,5 +237,30 @@ async fn what_is_refused_binds_no_key() {
         "{refused}"
     );
     let (_, decision) = submit(&cluster, 0, "order", &[(&a, "x")]).await.unwrap();
+    assert_eq!(decision, Decision::Commit);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_refused_for_want_of_a_place_binds_no_key() {
+    let cluster = TestCluster::start_with(3, "[limits]\nin_flight = 1\n").await;
+    let a = TestParticipant::start(&cluster, "a").await;
+    a.change(|a| a.vote = None);
+    let leader = cluster.leader().await;
+    let mut client = cluster.coordinator(leader).await;
+    let request = keyed("first", &[(&a, "x")]);
+    let first = tokio::spawn(async move { client.submit(request).await });
+    eventually("a prepare", async || {
+        (!asked_to_prepare(&a).is_empty()).then_some(())
+    })
+    .await;
+    let refused = submit(&cluster, leader, "order", &[(&a, "x")]).await.unwrap_err();
+    assert_eq!(reason_of(&refused), Some(ErrorReason::Overloaded), "{refused}");
+    a.change(|a| a.vote = Some(Vote::Yes));
+    assert!(
+        first.await.unwrap().is_ok(),
+        "the one that was in flight is not disturbed"
+    );
+    // The key is free, also for another request.
+    let (_, decision) = submit(&cluster, leader, "order", &[(&a, "y")]).await.unwrap();
     assert_eq!(decision, Decision::Commit);
 }

@@ -7,6 +7,7 @@
 //! Nothing in memory matters for safety. A leader may lose all of it at any moment: decisions are in the table
 //! (R1, R2), promises are in the participants' journals (R3), and what is neither is asked for again (R6).
 
+mod admission;
 mod forgetting;
 mod lane;
 mod participants;
@@ -34,6 +35,7 @@ use unanimo_proto::{Inquiry, InquiryAnswer, Registering};
 
 use crate::config::{LimitsConfig, RetentionConfig};
 use crate::raft::{ProposeError, Replica};
+use admission::Admitted;
 use forgetting::{Age, Clocks};
 use lane::Lanes;
 use participants::Participants;
@@ -231,8 +233,8 @@ impl Driver {
         voting_timeout: Duration,
     ) -> Result<(TransactionId, Decision), DriverError> {
         let asked = request.hash();
-        let binding = match self.bound(&key)? {
-            Some(binding) => binding,
+        let (binding, admitted) = match self.bound(&key)? {
+            Some(binding) => (binding, None),
             None => self.bind(key, transaction, request).await?,
         };
         let Binding {
@@ -246,7 +248,9 @@ impl Driver {
                 asked,
             });
         }
-        let decision = self.submit(transaction, request, voting_timeout).await?;
+        let decision = self
+            .submit_admitted(transaction, request, voting_timeout, admitted)
+            .await?;
         Ok((transaction, decision))
     }
 
@@ -264,14 +268,17 @@ impl Driver {
         Ok(kept.then_some(binding))
     }
 
+    /// Binds a key to this transaction, unless it is bound meanwhile. Returns what it stands for, and a place to run
+    /// the transaction if that is this one and nobody ran it yet.
     async fn bind(
         &self,
         key: IdempotencyKey,
         transaction: TransactionId,
         request: &Request,
-    ) -> Result<Binding, DriverError> {
+    ) -> Result<(Binding, Option<Admitted>), DriverError> {
         let shared = &self.shared;
         let request_hash = request.hash();
+        let mut admitted = None;
         // What is refused binds nothing.
         let horizon = shared.horizon()?;
         if let Some(record) = shared.record(transaction)? {
@@ -286,13 +293,19 @@ impl Driver {
             shared.age.check(transaction, horizon)?;
             request.check(shared.limits.request())?;
             shared.check_registered(&request.branches().keys().cloned().collect())?;
+            if !shared.runs(transaction) {
+                admitted = Some(shared.admit(request.operation_bytes())?);
+            }
         }
         let binding = Binding {
             transaction,
             request_hash,
         };
         match shared.propose(Command::Bind { key, binding }).await? {
-            Applied::Bound(binding) => Ok(binding),
+            Applied::Bound(bound) => {
+                let ours = bound.transaction == transaction;
+                Ok((bound, admitted.filter(|_| ours)))
+            }
             Applied::Expired { watermark } => Err(DriverError::Expired {
                 transaction,
                 watermark,
@@ -308,11 +321,23 @@ impl Driver {
         request: &Request,
         voting_timeout: Duration,
     ) -> Result<Decision, DriverError> {
+        self.submit_admitted(transaction, request, voting_timeout, None)
+            .await
+    }
+
+    async fn submit_admitted(
+        &self,
+        transaction: TransactionId,
+        request: &Request,
+        voting_timeout: Duration,
+        admitted: Option<Admitted>,
+    ) -> Result<Decision, DriverError> {
         let new = NewRun {
             transaction,
             request_hash: request.hash(),
             operation_bytes: request.operation_bytes(),
             voting_timeout,
+            admitted,
         };
         let members = request.branches().keys().cloned().collect();
         let check = || request.check(self.shared.limits.request());
@@ -333,6 +358,7 @@ impl Driver {
             request_hash: asked,
             operation_bytes: 0,
             voting_timeout,
+            admitted: None,
         };
         let check = || self.shared.check_count(&members);
         let begin = |deadline| Transaction::adopted(transaction, asked, members.clone(), deadline);
@@ -478,15 +504,16 @@ impl Driver {
             request_hash,
             members,
         } = inquiry;
-        let new = NewRun {
+        let mut new = NewRun {
             transaction,
             request_hash,
             operation_bytes: 0,
             voting_timeout: self.shared.limits.voting_timeout(0),
+            admitted: None,
         };
         let begin = |deadline| Transaction::adopted(transaction, request_hash, members, deadline);
         // Overload is no harm: the participant asks again.
-        match self.shared.start_run(&new, term, begin) {
+        match self.shared.start_run(&mut new, term, begin) {
             Ok(Started::New(_)) => {
                 crate::metrics::adopted();
                 tracing::info!(tx = %transaction, "taking over an undecided transaction");
@@ -578,7 +605,7 @@ impl Driver {
     /// id, waits for what the table says: until then either may still win it.
     async fn join_or_start(
         &self,
-        new: NewRun,
+        mut new: NewRun,
         members: &Members,
         check: impl Fn() -> Result<(), RequestError>,
         begin: impl Fn(unanimo_core::Timestamp) -> (Transaction, Vec<TransactionEffect>),
@@ -605,7 +632,7 @@ impl Driver {
             // Only now: what was decided under other limits is told all the same (R12).
             check()?;
             self.shared.check_registered(members)?;
-            let started = self.shared.start_run(&new, term, &begin)?;
+            let started = self.shared.start_run(&mut new, term, &begin)?;
             let (request_hash, answer) = match started {
                 Started::New(answer) => (asked, answer),
                 Started::Joined { request_hash, answer } => (request_hash, answer),
@@ -655,6 +682,8 @@ struct NewRun {
     request_hash: RequestHash,
     operation_bytes: usize,
     voting_timeout: Duration,
+    /// A place that is taken already.
+    admitted: Option<Admitted>,
 }
 
 /// What came of proposing a decision.
@@ -800,31 +829,23 @@ impl Shared {
     /// Starts a run, or finds the one there is.
     fn start_run(
         self: &Arc<Self>,
-        new: &NewRun,
+        new: &mut NewRun,
         term: u64,
         begin: impl FnOnce(unanimo_core::Timestamp) -> (Transaction, Vec<TransactionEffect>),
     ) -> Result<Started, DriverError> {
         let mut running = self.running();
-        let vacant = match running.entry(new.transaction) {
-            Entry::Occupied(found) => {
-                let found = found.get();
-                let (request_hash, answer) = (found.request_hash, found.answer.clone());
-                return Ok(Started::Joined { request_hash, answer });
-            }
-            Entry::Vacant(vacant) => vacant,
-        };
-        self.check_not_handing_over()?;
-        let in_flight = self.in_flight.load(Ordering::Relaxed);
-        let bytes = self.in_flight_bytes.load(Ordering::Relaxed);
-        if in_flight >= self.limits.in_flight
-            || bytes.saturating_add(new.operation_bytes) > self.limits.in_flight_bytes()
-        {
-            return Err(DriverError::Overloaded { in_flight, bytes });
+        if let Some(found) = running.get(&new.transaction) {
+            let (request_hash, answer) = (found.request_hash, found.answer.clone());
+            return Ok(Started::Joined { request_hash, answer });
         }
+        let admitted = match new.admitted.take() {
+            Some(admitted) => admitted,
+            None => self.admit_among(&running, new.operation_bytes)?,
+        };
         let (state, effects) = begin(self.clock.now().after(new.voting_timeout));
-        let (run, handle) = Run::voting(self.clone(), state, term, new);
+        let (run, handle) = Run::voting(self.clone(), state, (term, new), admitted);
         let answer = handle.answer.clone();
-        vacant.insert(handle);
+        running.insert(new.transaction, handle);
         drop(running);
         self.tasks.spawn(run.drive(effects));
         Ok(Started::New(answer))

@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use futures::StreamExt as _;
@@ -17,6 +16,7 @@ use unanimo_core::{
 };
 use unanimo_proto::{ErrorReason, PrepareMessage};
 
+use super::admission::Admitted;
 use super::participants::{Participants, refuses_this_call};
 use super::{Answer, Decided, NewRun, Running, Shared};
 use crate::metrics::{self, Alarm, Mistrust, Reply};
@@ -48,8 +48,8 @@ pub(super) struct Run {
     deadline: Instant,
     answer: watch::Sender<Option<Answer>>,
     inbox: mpsc::Receiver<TransactionInput>,
-    /// Counted in `in_flight`, with so many bytes of operations, until the decision is known.
-    voting: Option<usize>,
+    /// Its place in `in_flight`, until the decision is known.
+    voting: Option<Admitted>,
     calls: FuturesUnordered<Call>,
 }
 
@@ -58,21 +58,16 @@ impl Run {
     pub(super) fn voting(
         shared: Arc<Shared>,
         transaction: Transaction,
-        term: u64,
-        new: &NewRun,
+        (term, new): (u64, &NewRun),
+        admitted: Admitted,
     ) -> (Self, Running) {
-        shared.in_flight.fetch_add(1, Ordering::Relaxed);
-        shared
-            .in_flight_bytes
-            .fetch_add(new.operation_bytes, Ordering::Relaxed);
-        let voting = Some(new.operation_bytes);
         Self::new(
             shared,
             transaction,
             term,
             new.voting_timeout,
             new.request_hash,
-            voting,
+            Some(admitted),
         )
     }
 
@@ -92,7 +87,7 @@ impl Run {
         term: u64,
         voting_timeout: Duration,
         request_hash: RequestHash,
-        voting: Option<usize>,
+        voting: Option<Admitted>,
     ) -> (Self, Running) {
         let told = match transaction.phase() {
             TransactionPhase::Completing { decision, .. } | TransactionPhase::Ended { decision } => {
@@ -284,7 +279,7 @@ impl Run {
     }
 
     fn tell(&mut self, answer: Answer) {
-        if let (Answer::Decided(decision), Some(_)) = (&answer, self.voting) {
+        if let (Answer::Decided(decision), Some(_)) = (&answer, &self.voting) {
             metrics::took(decision, self.started.elapsed());
         }
         // The first answer is the answer; later ones can only repeat it.
@@ -293,21 +288,14 @@ impl Run {
             told.get_or_insert(answer);
             first
         });
-        self.no_longer_voting();
-    }
-
-    fn no_longer_voting(&mut self) {
-        if let Some(bytes) = self.voting.take() {
-            self.shared.in_flight.fetch_sub(1, Ordering::Relaxed);
-            self.shared.in_flight_bytes.fetch_sub(bytes, Ordering::Relaxed);
-        }
+        self.voting = None;
     }
 }
 
 impl Drop for Run {
     fn drop(&mut self) {
         // However a run ends, also by a panic: nobody waits for it in vain, and the id can be run again.
-        self.no_longer_voting();
+        self.voting = None;
         self.shared.running().remove(&self.transaction.id());
     }
 }
