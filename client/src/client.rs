@@ -27,14 +27,18 @@ pub struct Client {
 
 /// Why the loop over attempts ended without an answer.
 enum Unanswered {
-    /// Refused by the very first attempt that reached anybody: nothing can have happened.
-    Refused(ErrorReason, String),
-    /// Patience is over, or it was refused after an attempt whose fate is unknown.
+    /// The last attempt was refused, for good or because it came too early until patience was over.
+    Refused {
+        reason: ErrorReason,
+        message: String,
+        /// Whether an attempt before it may have started something.
+        may_have_started: bool,
+        waited: Duration,
+    },
+    /// Patience is over.
     Unknown { waited: Duration, last_error: String },
 }
 
-/// The longest that a coordinator's hint is followed. Its own are far shorter.
-const LONGEST_HINT: Duration = Duration::from_secs(2);
 /// More patience than this is as good as for ever, and still a time that can be computed with.
 pub(crate) const LONGEST_PATIENCE: Duration = Duration::from_secs(365 * 24 * 3600);
 
@@ -159,11 +163,13 @@ impl Client {
         };
         self.until_answered(patience, request, call)
             .await
-            .map_err(|unanswered| match unanswered {
-                Unanswered::Refused(ErrorReason::Expired, message) => {
-                    SubmitError::Expired { transaction, message }
-                }
-                Unanswered::Refused(reason, message) => SubmitError::Refused { reason, message },
+            .map_err(|unanswered| match unanswered.of_transaction() {
+                Unanswered::Refused {
+                    reason: ErrorReason::Expired,
+                    message,
+                    ..
+                } => SubmitError::Expired { transaction, message },
+                Unanswered::Refused { reason, message, .. } => SubmitError::Refused { reason, message },
                 Unanswered::Unknown { waited, last_error } => SubmitError::Unknown {
                     transaction,
                     waited,
@@ -227,11 +233,13 @@ impl Client {
         };
         self.until_answered(patience, request, call)
             .await
-            .map_err(|unanswered| match unanswered {
-                Unanswered::Refused(ErrorReason::Expired, message) => {
-                    CommitError::Expired { transaction, message }
-                }
-                Unanswered::Refused(reason, message) => CommitError::Refused { reason, message },
+            .map_err(|unanswered| match unanswered.of_transaction() {
+                Unanswered::Refused {
+                    reason: ErrorReason::Expired,
+                    message,
+                    ..
+                } => CommitError::Expired { transaction, message },
+                Unanswered::Refused { reason, message, .. } => CommitError::Refused { reason, message },
                 Unanswered::Unknown { waited, last_error } => CommitError::Unknown {
                     transaction,
                     participants: participants.clone(),
@@ -378,38 +386,59 @@ impl Client {
             };
             let reason = unanimo_proto::reason_of(&error);
             tracing::debug!(error = %describe(&error), "an attempt failed");
-            // That it is forgotten by now is true whatever earlier attempts did.
-            let refused = |reason: &ErrorReason| {
-                reason.is_final() && (!may_have_started || *reason == ErrorReason::Expired)
+            let refused = |reason, may_have_started| Unanswered::Refused {
+                reason,
+                message: error.message().to_owned(),
+                may_have_started,
+                waited: started.elapsed(),
             };
-            if let Some(reason) = reason.filter(refused) {
-                return Err(Unanswered::Refused(reason, error.message().to_owned()));
+            if let Some(reason) = reason.filter(|reason| reason.is_final()) {
+                return Err(refused(reason, may_have_started));
             }
-            // Overload, a missing leader and a refused connection started nothing; of anything else nobody knows.
-            let harmless = matches!(reason, Some(ErrorReason::Overloaded | ErrorReason::NoLeader))
-                || never_connected(&error);
+            // Overload, a missing leader, an id ahead of its time and a refused connection started nothing; of anything
+            // else nobody knows.
+            let harmless = matches!(
+                reason,
+                Some(ErrorReason::Overloaded | ErrorReason::NoLeader | ErrorReason::Premature)
+            ) || never_connected(&error);
             may_have_started |= !harmless;
             if !matches!(reason, Some(ErrorReason::Overloaded)) {
                 self.nodes.avoid(place);
             }
-            // A hint of no time at all is no reason to ask without a pause, and one of an hour none to wait for an hour:
-            // anybody on the way may have written it, and another node may answer at once.
-            let hint = unanimo_proto::retry_after(&error).map(|hint| {
-                hint.clamp(
-                    self.options.first_pause,
-                    LONGEST_HINT.max(self.options.first_pause),
-                )
-            });
-            let resume = Instant::now() + hint.unwrap_or(pause);
-            let final_now = reason.is_some_and(ErrorReason::is_final);
-            if resume >= deadline || final_now {
-                return Err(Unanswered::Unknown {
-                    waited: started.elapsed(),
-                    last_error: describe(&error),
+            // A hint of no time at all is no reason to ask without a pause.
+            let hint = unanimo_proto::retry_after(&error).map(|hint| hint.max(self.options.first_pause));
+            let resume = Instant::now() + hint.unwrap_or(pause).min(LONGEST_PATIENCE);
+            if resume >= deadline {
+                return Err(match reason {
+                    // The time in the id is what somebody has to see to.
+                    Some(reason @ ErrorReason::Premature) => refused(reason, may_have_started),
+                    _ => Unanswered::Unknown {
+                        waited: started.elapsed(),
+                        last_error: describe(&error),
+                    },
                 });
             }
             tokio::time::sleep_until(resume).await;
-            pause = (pause * 2).min(self.options.longest_pause);
+            pause = pause.saturating_mul(2).min(self.options.longest_pause);
+        }
+    }
+}
+
+impl Unanswered {
+    /// The same for a call that may lead to a commit: a refusal says nothing about attempts before it. Only that the
+    /// transaction is forgotten by now is true whatever they did.
+    fn of_transaction(self) -> Self {
+        match self {
+            Self::Refused {
+                reason,
+                message,
+                may_have_started: true,
+                waited,
+            } if reason != ErrorReason::Expired => Self::Unknown {
+                waited,
+                last_error: format!("{}: {message}", reason.as_str()),
+            },
+            refused_or_unknown => refused_or_unknown,
         }
     }
 }
@@ -434,7 +463,7 @@ pub(crate) fn never_connected(error: &(dyn std::error::Error + 'static)) -> bool
 impl From<Unanswered> for CallError {
     fn from(unanswered: Unanswered) -> Self {
         match unanswered {
-            Unanswered::Refused(reason, message) => Self::Refused { reason, message },
+            Unanswered::Refused { reason, message, .. } => Self::Refused { reason, message },
             Unanswered::Unknown { waited, last_error } => Self::NoAnswer { waited, last_error },
         }
     }

@@ -24,10 +24,14 @@ pub enum ClientError {
 /// Why `submit` has no outcome to tell.
 #[derive(Debug, Error)]
 pub enum SubmitError {
-    /// The cluster refused the request before anything happened. Definite for this call: it had no effect and will not
-    /// have one. An earlier call with the same id is another matter: what its members promised may still commit, so ask
-    /// for the outcome if there was one.
-    #[error("the transaction was refused and had no effect: {message}")]
+    /// The cluster refused the request before anything happened, for good or, because its id is ahead of its time, until
+    /// patience was over. Definite for *this call*: it had no effect and will not have one.
+    ///
+    /// It says nothing about an earlier call with the same id that ended in [`Unknown`](Self::Unknown): what its members
+    /// promised may still commit, since they ask for the decision by themselves. A leader with lower limits, say, refuses
+    /// the repetition of what another one has begun. After such a call, only an outcome tells:
+    /// [`Client::outcome`](crate::Client::outcome).
+    #[error("this call was refused and had no effect: {message}")]
     Refused {
         /// Why, for programs.
         reason: ErrorReason,
@@ -73,7 +77,8 @@ pub enum SubmitError {
 }
 
 impl SubmitError {
-    /// True only if this call did not and will not lead to a commit.
+    /// True only if this call did not and will not lead to a commit. That is the transaction's fate, too, unless an
+    /// earlier call with the same id ended without an answer: see [`Refused`](Self::Refused).
     pub fn is_definite(&self) -> bool {
         match self {
             Self::Refused { .. } => true,
@@ -107,9 +112,9 @@ pub enum CommitError {
         /// Why.
         doom: Doom,
     },
-    /// The cluster refused the commit before anything happened. Definite for this call; see
-    /// [`SubmitError::Refused`].
-    #[error("the commit was refused and had no effect: {message}")]
+    /// The cluster refused the commit before anything happened. Definite for *this call*; about an earlier one that ended
+    /// in [`Unknown`](Self::Unknown) it says nothing, as [`SubmitError::Refused`] explains.
+    #[error("this commit was refused and had no effect: {message}")]
     Refused {
         /// Why, for programs.
         reason: ErrorReason,
@@ -125,7 +130,8 @@ pub enum CommitError {
         /// How old is too old.
         message: String,
     },
-    /// Patience ended before an answer came. Indefinite: it may have committed, may still commit, or may never.
+    /// Patience ended before an answer came, or a later attempt was refused although an earlier one may have started it.
+    /// Indefinite: it may have committed, may still commit, or may never.
     #[error(
         "the outcome of transaction {transaction} is unknown after {waited:?} ({last_error}); \
          commit it again with the same participants, or ask for its outcome by id"
@@ -143,7 +149,8 @@ pub enum CommitError {
 }
 
 impl CommitError {
-    /// True only if this call did not and will not lead to a commit.
+    /// True only if this call did not and will not lead to a commit. That is the transaction's fate, too, unless an
+    /// earlier call with the same id ended without an answer: see [`SubmitError::Refused`].
     pub fn is_definite(&self) -> bool {
         match self {
             Self::NoBranches { .. }
@@ -158,7 +165,7 @@ impl CommitError {
 /// Why a question was not answered. Nothing may be concluded about any transaction.
 #[derive(Debug, Error)]
 pub enum CallError {
-    /// The cluster refuses to answer this, and would again.
+    /// The cluster refuses to answer this, and would again, or did until patience was over.
     #[error("refused: {message}")]
     Refused {
         /// Why, for programs.

@@ -3,7 +3,7 @@
 //! ```no_run
 //! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
 //! use std::time::Duration;
-//! use unanimo_client::{Client, Decision, Operation, SubmitError};
+//! use unanimo_client::{Client, Decision, Operation};
 //!
 //! let client = Client::connect("payments".parse()?, ["10.0.0.1:7101", "10.0.0.2:7101", "10.0.0.3:7101"])?;
 //! let transaction = client.new_transaction();
@@ -14,9 +14,9 @@
 //! match client.submit(transaction, branches, Duration::from_secs(30)).await {
 //!     Ok(Decision::Commit) => println!("it happened, at both banks"),
 //!     Ok(Decision::Abort(reason)) => println!("it happened nowhere: {reason}"),
+//!     Err(refused) if refused.is_definite() => println!("this call had no effect: {refused}"),
 //!     // Nothing may be concluded. Keep the id and ask again: `client.outcome(transaction, ..)`, or submit again.
-//!     Err(unknown @ SubmitError::Unknown { .. }) => println!("{unknown}"),
-//!     Err(refused) => println!("it was never started: {refused}"),
+//!     Err(unknown) => println!("{unknown}"),
 //! }
 //! # Ok(()) }
 //! ```

@@ -4,20 +4,28 @@
 #![allow(clippy::unwrap_used)]
 
 use std::collections::VecDeque;
+use std::convert::Infallible;
+use std::future::ready;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::net::TcpListener;
+use tokio::sync::watch;
 use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
 use tonic::{Request, Response, Status};
+use tower::{Layer as _, Service as _, service_fn};
 use unanimo_client::{
-    AbortReason, CallError, Client, ClientError, ClientOptions, CommitError, Decision, Operation,
-    SubmitError, TransactionId,
+    AbortReason, CallError, Client, ClientError, ClientOptions, CommitError, Decision,
+    InteractiveTransaction, Operation, SubmitError, TransactionId,
 };
+use unanimo_core::Generation;
 use unanimo_proto::transport::TcpConnector;
 use unanimo_proto::v1::coordinator_server::{Coordinator, CoordinatorServer};
-use unanimo_proto::{ErrorReason, Outcome, refusal, v1, with_retry_after};
+use unanimo_proto::{
+    BRANCH_KEY, BranchReport, BranchState, ErrorReason, Outcome, refusal, v1, with_retry_after,
+};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -31,16 +39,23 @@ enum Answer {
 }
 
 /// A coordinator that answers as told, and keeps what it was asked.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 struct Scripted {
     answers: Arc<Mutex<VecDeque<Answer>>>,
     asked: Arc<Mutex<Vec<v1::SubmitRequest>>>,
+    begun: Arc<AtomicU64>,
+    /// Every abort that was asked for.
+    aborts: watch::Sender<Vec<v1::AbortTransactionRequest>>,
 }
 
 impl Scripted {
     async fn start(answers: impl IntoIterator<Item = Answer>) -> (Self, String) {
-        let this = Self::default();
-        this.answers.lock().unwrap().extend(answers);
+        let this = Self {
+            answers: Arc::new(Mutex::new(answers.into_iter().collect())),
+            asked: Arc::default(),
+            begun: Arc::default(),
+            aborts: watch::Sender::default(),
+        };
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap().to_string();
         let server = Server::builder().add_service(CoordinatorServer::new(this.clone()));
@@ -83,7 +98,11 @@ impl Coordinator for Scripted {
     }
 
     async fn begin(&self, _: Request<v1::BeginRequest>) -> Result<Response<v1::BeginReply>, Status> {
-        Err(Status::unimplemented(""))
+        let number = self.begun.fetch_add(1, Ordering::SeqCst);
+        Ok(Response::new(v1::BeginReply {
+            cluster: "test".to_owned(),
+            transaction: format!("018bcfe5-687b-7fff-bfff-{number:012}"),
+        }))
     }
 
     async fn commit(
@@ -104,9 +123,16 @@ impl Coordinator for Scripted {
 
     async fn abort(
         &self,
-        _: Request<v1::AbortTransactionRequest>,
+        request: Request<v1::AbortTransactionRequest>,
     ) -> Result<Response<v1::AbortTransactionReply>, Status> {
-        Err(Status::unimplemented(""))
+        let request = request.into_inner();
+        let transaction = request.transaction.clone();
+        self.aborts.send_modify(|aborts| aborts.push(request));
+        Ok(Response::new(v1::AbortTransactionReply {
+            cluster: "test".to_owned(),
+            transaction,
+            outcome: Some(Outcome(Decision::Abort(AbortReason::Requested)).into()),
+        }))
     }
 
     async fn get_outcome(
@@ -260,6 +286,97 @@ async fn what_is_forgotten_may_have_committed_whoever_asks_again() {
         assert!(matches!(error, CommitError::Expired { .. }), "{error}");
         assert!(!error.is_definite() && error.to_string().contains(&transaction.to_string()));
     }
+}
+
+/// An interactive transaction that participant `a` has joined.
+async fn joined(client: &Client) -> InteractiveTransaction {
+    let transaction = client.begin(PATIENCE).await.unwrap();
+    let report = BranchReport {
+        cluster: "test".parse().unwrap(),
+        transaction: transaction.transaction(),
+        participant: "a".parse().unwrap(),
+        generation: Generation(1),
+        state: BranchState::Joined,
+    };
+    let service = service_fn(|_: http::Request<()>| {
+        let response = http::Response::builder().header(BRANCH_KEY, report.to_wire());
+        ready(Ok::<_, Infallible>(response.body(()).unwrap()))
+    });
+    let mut channel = transaction.layer().layer(service);
+    channel.call(http::Request::new(())).await.unwrap();
+    transaction
+}
+
+#[tokio::test]
+async fn the_commit_of_what_was_joined_may_have_happened_although_it_is_forgotten() {
+    let refuse = |reason| Answer::Fail(refusal(reason, "why"));
+    let (coordinator, address) = Scripted::start([
+        refuse(ErrorReason::Expired),
+        refuse(ErrorReason::UnknownParticipant),
+    ])
+    .await;
+    let client = client(&[&address]);
+    let forgotten = joined(&client).await;
+    let id = forgotten.transaction().to_string();
+    let error = forgotten.commit(PATIENCE).await.unwrap_err();
+    assert!(matches!(error, CommitError::Expired { .. }), "{error}");
+    assert!(!error.is_definite() && error.to_string().contains(&id), "{error}");
+    // One that was refused is aborted, so that what is held is let go. An abort of the one before would be there earlier.
+    let refused = joined(&client).await;
+    let id = refused.transaction().to_string();
+    let error = refused.commit(PATIENCE).await.unwrap_err();
+    assert!(
+        matches!(error, CommitError::Refused { .. }) && error.is_definite(),
+        "{error}"
+    );
+    let mut aborts = coordinator.aborts.subscribe();
+    let aborts = aborts.wait_for(|aborts| !aborts.is_empty()).await.unwrap();
+    assert_eq!(aborts[0].transaction, id);
+    assert_eq!(aborts[0].participants, ["a"]);
+}
+
+#[tokio::test]
+async fn an_id_ahead_of_its_time_is_asked_for_again_until_patience_ends() {
+    let premature = || Answer::Fail(refusal(ErrorReason::Premature, "a day ahead"));
+    // Time passes, and another leader may read other clocks.
+    let (_coordinator, address) =
+        Scripted::start([premature(), premature(), Answer::Decide(Decision::Commit)]).await;
+    let (_, result) = submit(&client(&[&address]), PATIENCE).await;
+    assert_eq!(result.unwrap(), Decision::Commit);
+
+    let brief = Duration::from_millis(200);
+    let forever = || std::iter::repeat_with(premature).take(100);
+    let (coordinator, address) = Scripted::start(forever()).await;
+    let (_, result) = submit(&client(&[&address]), brief).await;
+    let error = result.unwrap_err();
+    // No attempt has started anything.
+    let reason = ErrorReason::Premature;
+    assert!(
+        matches!(&error, SubmitError::Refused { reason: told, .. } if *told == reason),
+        "{error}"
+    );
+    assert!(error.is_definite() && coordinator.asked().len() > 1);
+
+    let unknown = Answer::Fail(Status::internal("proxy"));
+    let (_coordinator, address) = Scripted::start(std::iter::once(unknown).chain(forever())).await;
+    let (_, result) = submit(&client(&[&address]), brief).await;
+    let error = result.unwrap_err();
+    assert!(matches!(error, SubmitError::Unknown { .. }), "{error}");
+}
+
+#[tokio::test]
+async fn a_question_that_is_refused_is_refused_whatever_came_before() {
+    let (_coordinator, address) = Scripted::start([
+        Answer::Fail(Status::internal("proxy")),
+        Answer::Fail(refusal(ErrorReason::WrongCluster, "this is another one")),
+    ])
+    .await;
+    let client = client(&[&address]);
+    let error = client
+        .outcome(client.new_transaction(), PATIENCE)
+        .await
+        .unwrap_err();
+    assert!(matches!(error, CallError::Refused { .. }), "{error}");
 }
 
 #[tokio::test]

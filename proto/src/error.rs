@@ -8,6 +8,9 @@ use tonic_types::{ErrorDetails, StatusExt};
 /// The domain of every `google.rpc.ErrorInfo` of Unanimo.
 pub const ERROR_DOMAIN: &str = "unanimo";
 
+/// The longest hint that is followed.
+const LONGEST_HINT: Duration = Duration::from_secs(2);
+
 /// Why a call was refused. Travels as `google.rpc.ErrorInfo.reason`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum ErrorReason {
@@ -126,9 +129,10 @@ impl ErrorReason {
             | Self::Violation
             | Self::Outdated
             | Self::Expired
-            | Self::Premature
             | Self::BadContext => true,
             Self::WrongTarget
+            // Time makes it untrue, and two leaders may read different clocks.
+            | Self::Premature
             | Self::Overloaded
             | Self::NoLeader
             | Self::OutcomeUnknown
@@ -165,14 +169,21 @@ pub fn reason_of(status: &Status) -> Option<ErrorReason> {
     ErrorReason::parse(&info.reason)
 }
 
-/// When the refusing side suggests to try again.
+/// When the refusing side suggests to try again, two seconds at most: nobody of ours suggests more, anybody on the way
+/// may have written it, and it is computed with.
 pub fn retry_after(status: &Status) -> Option<Duration> {
-    status.get_details_retry_info()?.retry_delay
+    let hint = status.get_details_retry_info()?.retry_delay?;
+    Some(hint.min(LONGEST_HINT))
 }
 
 /// Whether repeating the call unchanged is pointless.
 pub fn definite(status: &Status) -> bool {
     reason_of(status).is_some_and(ErrorReason::is_final)
+}
+
+/// Whether the call was refused for what it says: it started nothing, and at most a clock that is set right helps.
+pub fn refused(status: &Status) -> bool {
+    definite(status) || reason_of(status) == Some(ErrorReason::Premature)
 }
 
 #[cfg(test)]
@@ -187,6 +198,24 @@ mod tests {
             assert_eq!(retry_after(&status), Some(Duration::from_millis(250)));
             assert_eq!(status.message(), "why");
         }
+    }
+
+    #[test]
+    fn no_hint_is_longer_than_anybody_should_wait() {
+        for seconds in [3, 3600, i64::MAX as u64] {
+            let hint = Duration::from_secs(seconds);
+            let status = with_retry_after(ErrorReason::NoLeader, "electing", hint);
+            assert_eq!(retry_after(&status), Some(LONGEST_HINT));
+        }
+    }
+
+    #[test]
+    fn an_id_ahead_of_its_time_is_refused_but_not_for_good() {
+        let premature = refusal(ErrorReason::Premature, "a day ahead");
+        assert!(refused(&premature) && !definite(&premature));
+        let malformed = refusal(ErrorReason::Malformed, "no");
+        assert!(refused(&malformed) && definite(&malformed));
+        assert!(!refused(&refusal(ErrorReason::NoLeader, "electing")));
     }
 
     #[test]

@@ -18,7 +18,9 @@ pub use convert::{
     PrepareVote, Registering, check_cluster, members_from_wire, members_to_wire, operation_branches,
     transaction_from_wire, watermark_to_wire,
 };
-pub use error::{ERROR_DOMAIN, ErrorReason, definite, reason_of, refusal, retry_after, with_retry_after};
+pub use error::{
+    ERROR_DOMAIN, ErrorReason, definite, reason_of, refusal, refused, retry_after, with_retry_after,
+};
 
 /// The public messages and services, package `unanimo.v1`.
 #[allow(missing_docs, unreachable_pub, clippy::all)]

@@ -60,7 +60,7 @@ impl Participants {
                     let (tx, participant) = (message.transaction, &message.participant);
                     // No refusal is a No: the member may have promised when it was asked before, by this leader or an
                     // earlier one, and refuse only now, with lower limits or at an address that serves another.
-                    if unanimo_proto::definite(&error) && !warned {
+                    if unanimo_proto::refused(&error) && !warned {
                         warned = true;
                         tracing::warn!(%tx, %participant, %error, "a member refuses to be asked for its vote; it is asked again until the deadline");
                     } else {

@@ -9,7 +9,7 @@ use unanimo_proto::v1::coordinator_client::CoordinatorClient;
 use unanimo_proto::v1::{self, coordinator_server::Coordinator};
 use unanimo_proto::{
     ErrorReason, Inquiry, InquiryAnswer, MalformedMessage, Outcome, Registering, check_cluster, definite,
-    members_from_wire, operation_branches, refusal, transaction_from_wire,
+    members_from_wire, operation_branches, refusal, refused, transaction_from_wire,
 };
 
 use super::{Admission, Forwarder};
@@ -73,7 +73,7 @@ impl CoordinatorService {
             };
             let answer = |told: Result<InquiryAnswer, DriverError>| {
                 told.unwrap_or_else(|error| match Status::from(error) {
-                    error if definite(&error) => InquiryAnswer::refused(&error),
+                    error if refused(&error) => InquiryAnswer::refused(&error),
                     _ => InquiryAnswer::Undecided,
                 })
             };

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tonic::Status;
 use tonic::transport::Channel;
-use unanimo_client::{Client, CommitError, Decision, InteractiveTransaction, TransactionId};
+use unanimo_client::{Client, Decision, InteractiveTransaction, TransactionId};
 use unanimo_proto::transport::{BadAddress, Connector as _, TcpConnector};
 
 use crate::Trade;
@@ -120,8 +120,8 @@ async fn commit(transaction: InteractiveTransaction) -> Outcome {
     match transaction.commit(PATIENCE).await {
         Ok(Decision::Commit) => Outcome::Booked(id),
         Ok(Decision::Abort(reason)) => Outcome::Failed(Some(id), reason.to_string()),
-        Err(error @ CommitError::Unknown { .. }) => Outcome::Unknown(id, error.to_string()),
-        Err(error) => Outcome::Failed(Some(id), error.to_string()),
+        Err(error) if error.is_definite() => Outcome::Failed(Some(id), error.to_string()),
+        Err(error) => Outcome::Unknown(id, error.to_string()),
     }
 }
 
