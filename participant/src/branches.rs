@@ -13,7 +13,7 @@ use unanimo_proto::transport::Clock;
 use crate::doubts::Doubts;
 use crate::entry::{Asker, Entry};
 use crate::error::Refusal;
-use crate::gate::Gate;
+use crate::gate::{Gate, spawn_watched};
 use crate::replay::Promise;
 use crate::resource_calls::ResourceCalls;
 use crate::statistics::Counters;
@@ -47,7 +47,7 @@ pub(crate) struct Branches {
     pub(crate) store: Arc<Store>,
     pub(crate) calls: Arc<ResourceCalls>,
     pub(crate) doubts: Arc<Doubts>,
-    gate: Arc<Gate>,
+    pub(crate) gate: Arc<Gate>,
     pub(crate) counters: Arc<Counters>,
     clock: Arc<dyn Clock>,
     /// Branches that are not finished.
@@ -385,13 +385,14 @@ impl Branches {
         }
         let (transaction, branches) = (entry.branch.transaction(), Arc::downgrade(self));
         let remaining = deadline.since(now);
-        let timer = tokio::spawn(async move {
+        let waiting = async move {
             tokio::time::sleep(remaining).await;
             if let Some(branches) = branches.upgrade() {
                 branches.counters.joins_expired.increment();
                 branches.step(transaction, BranchInput::DeadlinePassed, Asker::Nobody);
             }
-        });
+        };
+        let timer = spawn_watched(&self.gate, waiting);
         entry.timer = Some(AbortOnDropHandle::new(timer));
     }
 

@@ -8,6 +8,7 @@ use crate::StopReason;
 use crate::branches::{Branches, Completion};
 use crate::entry::{Asker, Entry};
 use crate::error::Refusal;
+use crate::gate::watched;
 
 impl Branches {
     /// Carries out the effects of one input in order. An error ends it: what comes after must not happen (R10).
@@ -102,11 +103,12 @@ impl Branches {
         call: impl Future<Output = Option<BranchInput>> + Send + 'static,
     ) {
         let this = Arc::clone(self);
-        self.tasks.spawn(async move {
+        let calling = async move {
             if let Some(input) = call.await {
                 this.step(transaction, input, Asker::Nobody);
             }
-        });
+        };
+        self.tasks.spawn(watched(&self.gate, calling));
     }
 
     fn record(&self, entry: &mut Entry, record: &Record) -> Result<(), StopReason> {

@@ -135,8 +135,8 @@ pub enum StopReason {
         /// What it said.
         source: Arc<dyn Error + Send + Sync>,
     },
-    /// An assertion of this crate failed while a branch was changed, which is a bug. The process must end and start
-    /// again: the journal knows better than its memory.
+    /// An assertion of this crate failed, in what changes a branch or in the background, which is a bug. The process must
+    /// end and start again: the journal knows better than its memory.
     Broken,
     /// The cluster has seen more of this participant than it remembers: it runs from an old copy of its data, or
     /// twice (R11). Starting it again does not help.

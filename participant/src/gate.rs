@@ -1,6 +1,7 @@
 use std::sync::Arc;
 
 use tokio::sync::watch;
+use tokio::task::JoinHandle;
 
 use crate::StopReason;
 use crate::error::Refusal;
@@ -16,14 +17,25 @@ pub(crate) enum Standing {
     Stopped(StopReason),
 }
 
-/// Runs a task in the background. If it panics the participant stops: nobody would do its work any more, and branches in
+/// Runs a task in the background. If it panics the participant stops.
+pub(crate) fn spawn_watched(
+    gate: &Arc<Gate>,
+    task: impl Future<Output = ()> + Send + 'static,
+) -> JoinHandle<()> {
+    tokio::spawn(watched(gate, task))
+}
+
+/// A task that nobody waits for. If it panics the participant stops: nobody would do its work any more, and branches in
 /// doubt that nobody asks about stay so.
-pub(crate) fn spawn_watched(gate: &Arc<Gate>, task: impl Future<Output = ()> + Send + 'static) {
+pub(crate) fn watched<F: Future<Output = ()>>(
+    gate: &Arc<Gate>,
+    task: F,
+) -> impl Future<Output = ()> + use<F> {
     let watched = Watched(Arc::clone(gate));
-    tokio::spawn(async move {
+    async move {
         let _watched = watched;
         task.await;
-    });
+    }
 }
 
 struct Watched(Arc<Gate>);

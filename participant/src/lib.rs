@@ -81,7 +81,8 @@
 //! - **Every message may come twice, late, or out of order** (R9), and gets the answer of the first. A message that
 //!   contradicts what is known is refused, changes nothing, and is counted as a violation.
 //! - **Nobody guesses.** A branch in doubt asks the coordinators, from 300 ms on, until it is told (R5).
-//! - **A failed write is the end** (R10). The participant answers nothing more, and [`Participant::stopped`] says why.
+//! - **A failed write is the end** (R10), and so is a failed assertion, wherever it stands: the participant answers nothing
+//!   more, and [`Participant::stopped`] says why.
 //! - **An old copy is found out** (R11). Starts are counted, and no promise is made in a new life before the
 //!   cluster has confirmed that nothing of the earlier ones is missing.
 //! - **Everything is bounded** (R14): see [`ParticipantOptions`].

@@ -493,7 +493,13 @@ impl Participant {
             .take();
         if let Some(writers) = writers {
             // On its own, so that a caller who goes away does not leave it half done.
-            tokio::spawn(Arc::clone(inner).end(writers));
+            let inner = Arc::clone(inner);
+            tokio::spawn(async move {
+                let ending = Arc::clone(&inner);
+                // However it ended, nobody is to wait for it any longer; the gate knows of a panic.
+                let _ = spawn_watched(&inner.gate, async move { ending.end(writers).await }).await;
+                inner.ended.send_replace(true);
+            });
         }
         // Fails only if the sender is gone, and it is ours.
         let _ = inner.ended.subscribe().wait_for(|ended| *ended).await;
@@ -505,7 +511,7 @@ impl Participant {
 }
 
 impl Inner {
-    async fn end(self: Arc<Self>, writers: Writers) {
+    async fn end(&self, writers: Writers) {
         self.tasks.close();
         if timeout(self.options.shutdown_patience, self.tasks.wait())
             .await
@@ -528,6 +534,5 @@ impl Inner {
             }
         }
         self.gate.close(StopReason::Shutdown);
-        self.ended.send_replace(true);
     }
 }

@@ -15,7 +15,7 @@ use tonic_health::server::{HealthReporter, HealthService};
 use unanimo_proto::transport::Keepalive;
 use unanimo_proto::v1::participant_server::ParticipantServer;
 
-use crate::gate::{Gate, Standing};
+use crate::gate::{Gate, Standing, spawn_watched};
 use crate::{Endpoint, Participant, ServeError, StopReason};
 
 /// How long connections may take to close once every call has been answered.
@@ -93,7 +93,8 @@ impl Participant {
         // Said before anybody can ask. Nobody else has the reporter yet, so there is nothing to wait for.
         let said = set_status(&reporter, &now).now_or_never();
         assert!(said.is_some(), "the reporter is ours alone");
-        tokio::spawn(report(Arc::clone(self.gate()), reporter));
+        let reporting = report(Arc::clone(self.gate()), reporter);
+        spawn_watched(self.gate(), reporting);
         HealthServer::new(service)
     }
 

@@ -1,12 +1,16 @@
 //! Panics, errors, failed writes, and the end.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use unanimo_core::Vote;
+use tokio::time::timeout;
+use unanimo_core::{TransactionId, Vote};
 use unanimo_journal::{Lose, SimulatedDisk};
-use unanimo_participant::{Participant, StopReason};
-use unanimo_proto::ErrorReason;
-use unanimo_table::MemoryTable;
+use unanimo_participant::{Participant, Parts, StopReason};
+use unanimo_proto::transport::Clock as _;
+use unanimo_proto::{Context, ErrorReason};
+use unanimo_table::{Batch, Entry, MemoryTable, Table, TableError};
 
 use crate::support::{Call, Peer, World, eventually, reason, transaction};
 
@@ -148,6 +152,107 @@ async fn a_failed_branch_table_stops_the_participant() {
     let (_participant, peer) = world.start().await;
     peer.commit(transaction(1)).await.unwrap();
     assert_eq!(world.recorder.applied(transaction(1)), 1);
+}
+
+/// A table that panics when it is told to, with the next batch.
+struct PanickingTable {
+    table: MemoryTable,
+    panics: Arc<AtomicBool>,
+}
+
+impl Table for PanickingTable {
+    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, TableError> {
+        self.table.get(key)
+    }
+
+    fn apply(&self, batch: Batch) -> Result<(), TableError> {
+        let panics = self.panics.swap(false, Ordering::SeqCst);
+        assert!(!panics, "the table was told to panic");
+        self.table.apply(batch)
+    }
+
+    fn scan(&self, from: &[u8], until: Option<&[u8]>, limit: usize) -> Result<Vec<Entry>, TableError> {
+        self.table.scan(from, until, limit)
+    }
+
+    fn checkpoint(&self) -> Result<(), TableError> {
+        self.table.checkpoint()
+    }
+}
+
+/// Nobody speaks to the participant any more, and it notices all the same. It ends, and the next life goes on.
+async fn breaks_down(world: &World, participant: Participant, peer: Peer, promised: TransactionId) {
+    let stopped = timeout(Duration::from_secs(10), participant.stopped()).await;
+    assert!(matches!(stopped, Ok(StopReason::Broken)), "{stopped:?}");
+    let status = peer.commit(promised).await.unwrap_err();
+    assert_eq!(reason(&status), Some(ErrorReason::StorageFailed), "{status}");
+    participant.shutdown().await;
+    drop((participant, peer));
+    world.crash(0);
+    let (_participant, peer) = world.start().await;
+    peer.commit(promised).await.unwrap();
+    assert_eq!(world.recorder.applied(promised), 1);
+}
+
+#[tokio::test]
+async fn inquiries_that_panic_stop_the_participant() {
+    let world = World::new();
+    let mut options = world.options();
+    options.inquiry_after = Duration::from_millis(50);
+    let (participant, peer) = world.start_with(options).await;
+    peer.yes(transaction(1)).await;
+    world.clock.panic_once();
+    breaks_down(&world, participant, peer, transaction(1)).await;
+}
+
+#[tokio::test]
+async fn gauges_that_panic_stop_the_participant() {
+    let world = World::new();
+    let (participant, peer) = world.start().await;
+    peer.yes(transaction(1)).await;
+    world.clock.panic_once();
+    breaks_down(&world, participant, peer, transaction(1)).await;
+}
+
+#[tokio::test]
+async fn a_timer_that_panics_stops_the_participant() {
+    let world = World::new();
+    let (participant, peer) = world.start().await;
+    peer.yes(transaction(1)).await;
+    let context = Context {
+        cluster: "test".parse().unwrap(),
+        transaction: transaction(2),
+        deadline: world.clock.now(),
+        remaining: Duration::from_millis(50),
+    };
+    participant.join(&context, "yes".into()).await.unwrap();
+    world.clock.panic_once();
+    breaks_down(&world, participant, peer, transaction(1)).await;
+}
+
+#[tokio::test]
+async fn a_branch_table_that_panics_stops_the_participant() {
+    let world = World::new();
+    let panics = Arc::<AtomicBool>::default();
+    let table = PanickingTable {
+        table: world.table.clone(),
+        panics: Arc::clone(&panics),
+    };
+    let parts = Parts {
+        table: Arc::new(table),
+        ..world.parts()
+    };
+    let participant = Participant::start_with(world.options(), parts, world.recorder.clone())
+        .await
+        .unwrap();
+    eventually("registered", || participant.statistics().registered).await;
+    let peer = Peer::new(&participant);
+    peer.yes(transaction(1)).await;
+    peer.yes(transaction(2)).await;
+    panics.store(true, Ordering::SeqCst);
+    // It may be acknowledged: the journal has it.
+    let _ = peer.commit(transaction(2)).await;
+    breaks_down(&world, participant, peer, transaction(1)).await;
 }
 
 #[tokio::test]

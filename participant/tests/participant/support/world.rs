@@ -1,5 +1,5 @@
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use tonic::Status;
@@ -50,21 +50,34 @@ pub(crate) async fn eventually(what: &str, holds: impl Fn() -> bool) {
 
 /// A clock that stands until it is moved.
 #[derive(Clone)]
-pub(crate) struct ManualClock(Arc<AtomicU64>);
+pub(crate) struct ManualClock {
+    unix_ms: Arc<AtomicU64>,
+    /// Whoever looks at it next panics.
+    panics: Arc<AtomicBool>,
+}
 
 impl ManualClock {
     fn new() -> Self {
-        Self(Arc::new(AtomicU64::new(1_900_000_000_000)))
+        Self {
+            unix_ms: Arc::new(AtomicU64::new(1_900_000_000_000)),
+            panics: Arc::default(),
+        }
     }
 
     pub(crate) fn advance(&self, time: Duration) {
-        self.0.fetch_add(time.as_millis() as u64, Ordering::SeqCst);
+        self.unix_ms.fetch_add(time.as_millis() as u64, Ordering::SeqCst);
+    }
+
+    pub(crate) fn panic_once(&self) {
+        self.panics.store(true, Ordering::SeqCst);
     }
 }
 
 impl Clock for ManualClock {
     fn now(&self) -> Timestamp {
-        Timestamp::from_unix_ms(self.0.load(Ordering::SeqCst))
+        let panics = self.panics.swap(false, Ordering::SeqCst);
+        assert!(!panics, "the clock was told to panic");
+        Timestamp::from_unix_ms(self.unix_ms.load(Ordering::SeqCst))
     }
 }
 
