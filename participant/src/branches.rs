@@ -222,6 +222,25 @@ impl Branches {
                 | BranchInput::DeadlinePassed => {}
             }
         }
+        if matches!(entry.branch.phase(), BranchPhase::Unknown) && self.is_far_ahead(transaction) {
+            match &input {
+                BranchInput::Prepare(_) => return asker.refuse(Refusal::Premature),
+                // It holds nothing, and a Prepare is refused when it comes.
+                BranchInput::Abort => {
+                    self.counters.duplicates.increment();
+                    asker.acknowledge();
+                    return;
+                }
+                // Applications' ids are looked at before they come here; the others note nothing about the unknown.
+                BranchInput::Join(_)
+                | BranchInput::Commit { .. }
+                | BranchInput::Resolved(_)
+                | BranchInput::Recorded
+                | BranchInput::Applied
+                | BranchInput::TimerFired
+                | BranchInput::DeadlinePassed => {}
+            }
+        }
         let (had_only_read, deadline) = (entry.has_only_read(), voting_ends(&entry, &input));
         match self.admit(&mut entry, &input, &asker) {
             Ok(reserved) => self.advance(&mut entry, reserved, input, asker),
@@ -259,19 +278,25 @@ impl Branches {
         });
     }
 
-    /// Refuses an application's id from far ahead: whatever is noted of it stays until the watermark has come that far, and
-    /// keeps the whole stretch of the journal that it stands in. Coordinators check theirs, and much more closely (R7).
+    /// Refuses an application's id from far ahead.
     pub(crate) fn check_time(&self, transaction: TransactionId) -> Result<(), BadContext> {
+        if self.is_far_ahead(transaction) {
+            return Err(BadContext::Ahead {
+                transaction,
+                ahead: FAR_AHEAD,
+            });
+        }
+        Ok(())
+    }
+
+    /// Whatever is noted of such an id stays until the watermark has come that far, and keeps the whole stretch of the
+    /// journal that it stands in; and a promise would never be decided, for coordinators check ids, too, and much more
+    /// closely (R7).
+    fn is_far_ahead(&self, transaction: TransactionId) -> bool {
         let watermark = self.watermark.borrow().map(TransactionId::timestamp);
         // A clock may be a day behind (R8), and the watermark shows a time that is past for sure.
         let now = watermark.map_or_else(|| self.clock.now(), |watermark| self.clock.now().max(watermark));
-        if transaction.timestamp() <= now.after(FAR_AHEAD) {
-            return Ok(());
-        }
-        Err(BadContext::Ahead {
-            transaction,
-            ahead: FAR_AHEAD,
-        })
+        transaction.timestamp() > now.after(FAR_AHEAD)
     }
 
     fn disbelieve(&self, watermark: TransactionId) {

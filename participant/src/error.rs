@@ -14,6 +14,8 @@ use unanimo_proto::storage::UnreadableRecord;
 use unanimo_proto::{ErrorReason, refusal, with_retry_after};
 use unanimo_table::TableError;
 
+use crate::branches::FAR_AHEAD;
+
 /// How long somebody should wait who came too early or with too much: some group commits and decisions later
 /// there is room again.
 const RETRY_AFTER: Duration = Duration::from_millis(50);
@@ -212,6 +214,8 @@ pub(crate) enum Refusal {
     Violation(Violation),
     /// Transactions with such old ids are closed (R7).
     Expired,
+    /// The id lies so far ahead that what is noted of it could not be forgotten (R7).
+    Premature,
     /// The vote or acknowledgement is not there yet.
     NotYet,
 }
@@ -260,6 +264,12 @@ impl From<Refusal> for Status {
             Refusal::Expired => refusal(
                 ErrorReason::Expired,
                 "the transaction lies below the watermark; nothing was done",
+            ),
+            Refusal::Premature => refusal(
+                ErrorReason::Premature,
+                format!(
+                    "the transaction's id lies {FAR_AHEAD:?} or more ahead of this participant's clock; nothing was done"
+                ),
             ),
             Refusal::NotYet => Self::unavailable("not finished yet; the branch goes on, ask again"),
         }

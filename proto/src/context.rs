@@ -135,8 +135,8 @@ impl From<BadContext> for Status {
             | BadContext::OtherForm { .. }
             | BadContext::WrongTag { .. }
             | BadContext::Malformed { .. }
-            | BadContext::Expired { .. }
-            | BadContext::Ahead { .. } => ErrorReason::BadContext,
+            | BadContext::Expired { .. } => ErrorReason::BadContext,
+            BadContext::Ahead { .. } => ErrorReason::Premature,
         };
         refusal(reason, format!("{error}; nothing was done"))
     }

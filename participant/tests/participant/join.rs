@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use unanimo_core::{RequestHash, TransactionId, Vote};
+use unanimo_journal::Disk as _;
 use unanimo_participant::{BadContext, Bytes, Context, JoinError, Participant};
 use unanimo_proto::transport::Clock as _;
 use unanimo_proto::{ErrorReason, PrepareMessage, v1};
@@ -258,6 +259,7 @@ async fn an_id_from_far_ahead_is_not_joined_and_leaves_nothing_behind() {
             matches!(refused, JoinError::BadContext(BadContext::Ahead { transaction, .. }) if transaction == tx),
             "{refused}"
         );
+        assert_eq!(reason(&refused.into()), Some(ErrorReason::Premature));
     }
     assert_eq!(participant.statistics().in_flight, 0);
     assert_eq!(participant.statistics().bad_contexts, far.len() as u64);
@@ -265,4 +267,36 @@ async fn an_id_from_far_ahead_is_not_joined_and_leaves_nothing_behind() {
     let tx = at(world.clock.now().after(day));
     join(&world, &participant, tx, "yes near").await.unwrap();
     assert_eq!(vote(&peer, tx).await, Vote::Yes);
+}
+
+/// Whether a record speaks of this transaction.
+fn is_in_journal(world: &World, transaction: TransactionId) -> bool {
+    let id = transaction.as_u128().to_be_bytes();
+    let files = world.disk.list().unwrap();
+    let mut contents = files.iter().filter_map(|file| world.disk.contents(file));
+    contents.any(|bytes| bytes.windows(id.len()).any(|window| window == id))
+}
+
+#[tokio::test]
+async fn a_message_about_an_id_from_far_ahead_leaves_nothing_behind() {
+    let world = World::new();
+    let (participant, peer) = world.start().await;
+    let day = Duration::from_secs(24 * 60 * 60);
+    let tx = TransactionId::new(world.clock.now().after(3 * day), 7);
+    // A promise could never be decided: the coordinators refuse to look into such an id.
+    let refused = peer.prepare(tx, "yes").await.unwrap_err();
+    assert_eq!(reason(&refused), Some(ErrorReason::Premature), "{refused}");
+    peer.abort(tx).await.unwrap();
+    assert_eq!(participant.statistics().in_flight, 0);
+    assert!(world.recorder.calls().is_empty());
+    // One of this time leaves its tombstone.
+    peer.abort(transaction(1)).await.unwrap();
+    participant.shutdown().await;
+    assert!(is_in_journal(&world, transaction(1)) && !is_in_journal(&world, tx));
+    // The watermark shows that the clock is behind, not the id ahead.
+    let (_participant, peer) = world.start().await;
+    let mut wire = Peer::abort_request(transaction(0));
+    wire.watermark = TransactionId::new(world.clock.now().after(day + day / 2), 0).to_string();
+    peer.abort_wire(wire).await.unwrap();
+    assert_eq!(peer.prepare(tx, "yes").await.unwrap().vote, Vote::Yes);
 }

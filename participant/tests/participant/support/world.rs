@@ -22,9 +22,9 @@ pub(crate) const NAME: &str = "stock";
 
 /// The n-th transaction.
 pub(crate) fn transaction(n: u128) -> TransactionId {
-    // Spread like real ids are.
+    // Spread like real ids are, and behind every clock.
     TransactionId::new(
-        Timestamp::from_unix_ms(1_800_000_000_000 + n as u64),
+        Timestamp::from_unix_ms(1_700_000_000_000 + n as u64),
         n.wrapping_mul(0x9e37_79b9_7f4a_7c15),
     )
 }
