@@ -194,7 +194,7 @@ pub async fn run(cluster: &mut Cluster, journeys: usize, at_once: usize) -> Resu
 }
 
 /// What came of a run.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Report {
     /// What every traveller was told.
     pub outcomes: Vec<Outcome>,
@@ -207,6 +207,15 @@ pub struct Report {
 }
 
 impl Report {
+    /// Whether the audit holds, and shows something: in a run in which nothing was booked, nothing could go wrong.
+    pub fn holds(&self) -> bool {
+        self.violations.is_empty() && self.booked() > 0
+    }
+
+    fn booked(&self) -> usize {
+        self.count(|outcome| matches!(outcome, Outcome::Booked(_)))
+    }
+
     /// How many outcomes are like this.
     pub fn count(&self, like: impl Fn(&Outcome) -> bool) -> usize {
         self.outcomes.iter().filter(|outcome| like(outcome)).count()
@@ -217,8 +226,7 @@ impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let seconds = self.took.as_secs_f64();
         writeln!(f, "{} journeys in {seconds:.1} s", self.outcomes.len())?;
-        let booked = self.count(|outcome| matches!(outcome, Outcome::Booked(_)));
-        writeln!(f, "  booked               {booked:>6}")?;
+        writeln!(f, "  booked               {:>6}", self.booked())?;
         for trade in Trade::ALL {
             let refused = self.count(|outcome| matches!(outcome, Outcome::Refused(_, by) if *by == trade));
             writeln!(f, "  refused by {:<9} {refused:>6}", trade.as_str())?;
@@ -235,10 +243,38 @@ impl fmt::Display for Report {
         for violation in self.violations.iter().take(20) {
             writeln!(f, "  {violation}")?;
         }
-        let verdict = match self.violations.is_empty() {
-            true => "every journey has its seat, its room and its payment, or none of them",
-            false => "the audit does not hold",
+        let verdict = match (self.holds(), self.violations.is_empty()) {
+            (true, _) => "every journey has its seat, its room and its payment, or none of them",
+            (false, true) => "no journey was booked, so this run shows nothing",
+            (false, false) => "the audit does not hold",
         };
         f.write_str(verdict)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use unanimo_core::{Timestamp, TransactionId};
+
+    use super::*;
+
+    #[test]
+    fn a_run_in_which_nothing_was_booked_shows_nothing() {
+        let id = TransactionId::new(Timestamp::from_unix_ms(1), 0);
+        let refused = Report {
+            outcomes: vec![Outcome::Refused(id, Trade::Payment)],
+            ..Report::default()
+        };
+        assert!(!refused.holds() && refused.to_string().contains("shows nothing"));
+        let booked = Report {
+            outcomes: vec![Outcome::Booked(id)],
+            ..Report::default()
+        };
+        assert!(booked.holds());
+        let wrong = Report {
+            violations: vec![Violation::Lost(id)],
+            ..booked
+        };
+        assert!(!wrong.holds() && wrong.to_string().contains("does not hold"));
     }
 }
