@@ -8,6 +8,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand};
 use jepsen_style_tests::checker::Verdict;
 use jepsen_style_tests::cluster::{CLUSTER, Layout};
+use jepsen_style_tests::nemesis::Fault;
 use jepsen_style_tests::random::Seed;
 use jepsen_style_tests::run::{Plan, run};
 use jepsen_style_tests::store::StoreConfig;
@@ -55,8 +56,8 @@ struct RunArguments {
     /// What the clients do.
     #[arg(long, default_value = "bank")]
     workload: String,
-    /// The faults, separated by commas; `all` for every one. What this machine cannot do is said, and the run is no
-    /// pass for it.
+    /// The faults, separated by commas. `none` for none; `all` for those that the seed draws from all, as many as fit into
+    /// the time. What this machine cannot do is said, and the run is no pass for it.
     #[arg(long, default_value = "all", value_delimiter = ',')]
     nemesis: Vec<String>,
     /// For how long.
@@ -131,16 +132,32 @@ fn list() -> Result<ExitCode, AnyError> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// The faults of these names, in the order of the list of all.
+fn named(asked: &[String]) -> Result<Vec<Box<dyn Fault>>, AnyError> {
+    let mut faults = nemesis::all();
+    for name in asked.iter().filter(|name| *name != "none") {
+        if !faults.iter().any(|fault| fault.name() == name) {
+            return Err(format!("there is no fault {name:?}; `list` names them").into());
+        }
+    }
+    faults.retain(|fault| asked.iter().any(|name| name == fault.name()));
+    Ok(faults)
+}
+
 async fn run_once(arguments: RunArguments) -> Result<ExitCode, AnyError> {
-    let workload = workload::all()
+    let (place, workload) = workload::all()
         .into_iter()
-        .find(|workload| workload.name() == arguments.workload)
+        .enumerate()
+        .find(|(_, workload)| workload.name() == arguments.workload)
         .ok_or_else(|| format!("there is no workload {:?}", arguments.workload))?;
-    let wanted = |name: &str| {
-        arguments
-            .nemesis
-            .iter()
-            .any(|asked| asked == "all" || asked == name)
+    let faults = match arguments.nemesis.iter().any(|asked| asked == "all") {
+        true => nemesis::draw(
+            nemesis::all(),
+            Seed(arguments.seed),
+            (place, workload::all().len()),
+            arguments.seconds,
+        ),
+        false => named(&arguments.nemesis)?,
     };
     let folder = match arguments.folder {
         Some(folder) => folder,
@@ -155,10 +172,7 @@ async fn run_once(arguments: RunArguments) -> Result<ExitCode, AnyError> {
             participants: 3,
         },
         workload,
-        faults: nemesis::all()
-            .into_iter()
-            .filter(|fault| wanted(fault.name()))
-            .collect(),
+        faults,
         executable: std::env::current_exe()?,
         folder,
         command: std::env::args().collect::<Vec<_>>().join(" "),

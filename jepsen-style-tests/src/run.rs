@@ -22,6 +22,8 @@ use crate::workload::{Executor, ExecutorError, Request, Workload};
 
 /// How long the cluster may take to be there at first.
 const START: Duration = Duration::from_secs(60);
+/// How long nothing happens at first, and at last, so that it is seen how the cluster does undisturbed.
+const QUIET: Duration = Duration::from_secs(3);
 /// How long a client waits for an answer.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -301,17 +303,22 @@ fn start_clients(
 }
 
 /// Lets the faults happen one after the other, each in its turn, until the time is over and each has happened once.
+/// Before the first and after the last nothing happens for a while.
 async fn disturb(plan: &mut Plan, cluster: &mut Cluster, started: Instant) -> (Vec<Injected>, Vec<String>) {
     let mut random = plan.seed.stream("schedule");
-    let deadline = tokio::time::Instant::now() + plan.lasting;
+    let begun = tokio::time::Instant::now();
+    let deadline = begun + plan.lasting.saturating_sub(QUIET);
     let (mut injected, mut problems) = (Vec::new(), Vec::new());
     let since = |started: Instant| u64::try_from(started.elapsed().as_nanos()).unwrap_or(u64::MAX);
+    tokio::time::sleep_until(deadline.min(begun + QUIET)).await;
     for turn in 0.. {
-        let pause = Duration::from_millis(random.random_range(500..3000));
         let now = tokio::time::Instant::now();
-        tokio::time::sleep_until(deadline.min(now + pause)).await;
-        if plan.faults.is_empty() || tokio::time::Instant::now() >= deadline && turn >= plan.faults.len() {
+        if plan.faults.is_empty() || now >= deadline && turn >= plan.faults.len() {
             break;
+        }
+        if turn > 0 {
+            let pause = Duration::from_millis(random.random_range(500..3000));
+            tokio::time::sleep_until(now + pause).await;
         }
         let place = turn % plan.faults.len();
         let fault = &mut plan.faults[place];
@@ -337,5 +344,7 @@ async fn disturb(plan: &mut Plan, cluster: &mut Cluster, started: Instant) -> (V
             evidence,
         });
     }
+    let end = deadline.max(tokio::time::Instant::now()) + QUIET;
+    tokio::time::sleep_until(end).await;
     (injected, problems)
 }

@@ -60,10 +60,13 @@ pub trait Fault: Send {
     -> BoxFuture<'a, Result<Option<String>, NemesisError>>;
 }
 
+mod draw;
 mod kill;
 mod packets;
 mod partition;
 mod pause;
+
+pub use draw::draw;
 
 /// Every fault, by name.
 pub fn all() -> Vec<Box<dyn Fault>> {
