@@ -14,7 +14,7 @@ use unanimo_table::{Batch, Checkpointer, Table, TableError};
 use super::locks::{Locks, Want};
 use crate::wire::{Cell, Effect, Step, Steps, step};
 
-/// How long a locked cell is waited for. A few times of what a transaction takes.
+/// How long each locked cell is waited for. A few times of what a transaction takes.
 const LOCK_PATIENCE: Duration = Duration::from_millis(500);
 /// Why a branch votes No: it waited for a lock in vain.
 pub(crate) const LOCKED: &str = "a cell is locked by another transaction";
@@ -117,11 +117,12 @@ impl Cells {
     /// Takes the locks, one after the other in the order of the names, waiting a short while for others. What it has it
     /// keeps meanwhile: who wants all cells at the same moment would never get them.
     async fn take_locks(&self, transaction: TransactionId, steps: &[Step]) -> bool {
-        let deadline = Instant::now() + LOCK_PATIENCE;
-        for want in wants(steps) {
+        let _line = Line(self, transaction);
+        for (cell, want) in wants(steps) {
+            let deadline = Instant::now() + LOCK_PATIENCE;
             loop {
                 let released = self.released.notified();
-                if self.lock().locks.take(transaction, std::slice::from_ref(&want)) {
+                if self.lock().locks.take_or_wait(transaction, &cell, want) {
                     break;
                 }
                 if tokio::time::timeout_at(deadline, released).await.is_err() {
@@ -246,6 +247,17 @@ fn applied(mut cell: Cell, step: &Step) -> Cell {
 }
 
 /// What the steps need, in the order of the names; a cell that is read and written, as it is written.
+/// Whoever stands in line for a lock. Dropped, also when its caller goes away, it stands there no longer.
+struct Line<'a>(&'a Cells, TransactionId);
+
+impl Drop for Line<'_> {
+    fn drop(&mut self) {
+        let Self(cells, transaction) = self;
+        cells.lock().locks.give_up(*transaction);
+        cells.released.notify_waiters();
+    }
+}
+
 fn wants(steps: &[Step]) -> Vec<(String, Want)> {
     let mut wants = BTreeMap::new();
     for step in steps {
@@ -335,7 +347,8 @@ impl ResourceManager for Cells {
         {
             return Ok(());
         }
-        if !self.lock().locks.take(transaction, &wants(&steps)) {
+        let takes = |(cell, want): (String, Want)| self.lock().locks.take_or_wait(transaction, &cell, want);
+        if !wants(&steps).into_iter().all(takes) {
             return Err(CellsError::Damaged(format!("two promises hold a cell of {transaction}")).into());
         }
         match self.carry_out(transaction, &steps)? {
@@ -375,5 +388,27 @@ mod tests {
         assert!(matches!(answer, Preparation::No { .. }), "{answer:?}");
         assert_eq!(cells.holding(), 0);
         assert!(cells.lock().written.is_empty());
+    }
+
+    #[tokio::test]
+    async fn whoever_goes_away_while_it_waits_holds_nobody_up() {
+        let folder = tempfile::tempdir().unwrap();
+        let opened = SledTable::open(folder.path().join("cells"), SledOptions::new("cells")).unwrap();
+        let table: Arc<dyn Table> = Arc::new(opened.table);
+        let (checkpointer, _writer) = Checkpointer::new(Arc::clone(&table));
+        let cells = Cells::new(table, checkpointer);
+        let append = |value| {
+            let action = Some(step::Action::Append(value));
+            let cell = "list".to_owned();
+            vec![Step { cell, action }]
+        };
+        let [first, gone, last] = [1, 2, 3].map(|n| TransactionId::new(Timestamp::from_unix_ms(n), 0));
+        assert!(cells.take_locks(first, &append(1)).await);
+        let steps = append(2);
+        let mut waiting = Box::pin(cells.take_locks(gone, &steps));
+        assert!(futures::poll!(&mut waiting).is_pending());
+        drop(waiting);
+        cells.let_go(first);
+        assert!(cells.take_locks(last, &append(3)).await);
     }
 }

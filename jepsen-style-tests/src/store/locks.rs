@@ -1,8 +1,9 @@
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use unanimo_core::TransactionId;
 
-/// Who holds which cell. Readers share, a writer is alone.
+/// Who holds which cell, and who waits for it. Readers share, a writer is alone, and whoever comes first is served first:
+/// otherwise nobody who wants many cells would ever have them all.
 #[derive(Debug, Default)]
 pub(super) struct Locks {
     cells: BTreeMap<String, Lock>,
@@ -12,6 +13,7 @@ pub(super) struct Locks {
 struct Lock {
     readers: BTreeSet<TransactionId>,
     writer: Option<TransactionId>,
+    waiting: VecDeque<(TransactionId, Want)>,
 }
 
 /// How a cell is wanted.
@@ -22,23 +24,31 @@ pub(super) enum Want {
 }
 
 impl Locks {
-    /// Takes all of these, or nothing.
-    pub(super) fn take(&mut self, transaction: TransactionId, wants: &[(String, Want)]) -> bool {
-        let free = wants
-            .iter()
-            .all(|(cell, want)| self.is_free(transaction, cell, *want));
-        if free {
-            for (cell, want) in wants {
-                let lock = self.cells.entry(cell.clone()).or_default();
-                match want {
-                    Want::Read => {
-                        lock.readers.insert(transaction);
-                    }
-                    Want::Write => lock.writer = Some(transaction),
-                }
+    /// Takes a cell, or stands in line for it.
+    pub(super) fn take_or_wait(&mut self, transaction: TransactionId, cell: &str, want: Want) -> bool {
+        let lock = self.cells.entry(cell.to_owned()).or_default();
+        if !lock.is_free(transaction, want) {
+            if !lock.waiting.iter().any(|(waiter, _)| *waiter == transaction) {
+                lock.waiting.push_back((transaction, want));
             }
+            return false;
         }
-        free
+        lock.waiting.retain(|(waiter, _)| *waiter != transaction);
+        match want {
+            Want::Read => {
+                lock.readers.insert(transaction);
+            }
+            Want::Write => lock.writer = Some(transaction),
+        }
+        true
+    }
+
+    /// Stands in line no longer.
+    pub(super) fn give_up(&mut self, transaction: TransactionId) {
+        for lock in self.cells.values_mut() {
+            lock.waiting.retain(|(waiter, _)| *waiter != transaction);
+        }
+        self.cells.retain(|_, lock| lock.matters());
     }
 
     /// Lets go of everything that a transaction holds.
@@ -48,7 +58,8 @@ impl Locks {
             if lock.writer == Some(transaction) {
                 lock.writer = None;
             }
-            lock.writer.is_some() || !lock.readers.is_empty()
+            lock.waiting.retain(|(waiter, _)| *waiter != transaction);
+            lock.matters()
         });
     }
 
@@ -61,17 +72,28 @@ impl Locks {
             .collect();
         holders.len()
     }
+}
 
-    fn is_free(&self, transaction: TransactionId, cell: &str, want: Want) -> bool {
-        let Some(lock) = self.cells.get(cell) else {
-            return true;
+impl Lock {
+    fn matters(&self) -> bool {
+        self.writer.is_some() || !self.readers.is_empty() || !self.waiting.is_empty()
+    }
+
+    fn is_free(&self, transaction: TransactionId, want: Want) -> bool {
+        let others_write = self.writer.is_some_and(|writer| writer != transaction);
+        let others_read = self.readers.iter().any(|reader| *reader != transaction);
+        let held = match want {
+            Want::Read => others_write,
+            Want::Write => others_write || others_read,
         };
-        let others_write = lock.writer.is_some_and(|writer| writer != transaction);
-        let others_read = lock.readers.iter().any(|reader| *reader != transaction);
-        match want {
-            Want::Read => !others_write,
-            Want::Write => !others_write && !others_read,
-        }
+        // Whoever has it already would wait for those who wait for it.
+        let has_it = self.writer == Some(transaction) || self.readers.contains(&transaction);
+        let mut before = self
+            .waiting
+            .iter()
+            .take_while(|(waiter, _)| *waiter != transaction);
+        let turn = before.all(|(_, waits)| (want, *waits) == (Want::Read, Want::Read));
+        !held && (has_it || turn)
     }
 }
 
@@ -81,20 +103,44 @@ mod tests {
 
     use super::*;
 
+    fn transactions<const N: usize>() -> [TransactionId; N] {
+        std::array::from_fn(|n| TransactionId::new(Timestamp::from_unix_ms(n as u64 + 1), 0))
+    }
+
     #[test]
     fn readers_share_and_a_writer_is_alone() {
-        let [a, b] = [1, 2].map(|n| TransactionId::new(Timestamp::from_unix_ms(n), 0));
-        let want = |cell: &str, want| vec![(cell.to_owned(), want)];
+        let [a, b] = transactions();
         let mut locks = Locks::default();
-        assert!(locks.take(a, &want("x", Want::Read)));
-        assert!(locks.take(b, &want("x", Want::Read)));
-        assert!(!locks.take(a, &want("x", Want::Write)));
-        // All or nothing: y stays free.
-        assert!(!locks.take(a, &[want("y", Want::Write), want("x", Want::Write)].concat()));
-        assert!(locks.take(b, &want("y", Want::Write)));
+        assert!(locks.take_or_wait(a, "x", Want::Read));
+        assert!(locks.take_or_wait(b, "x", Want::Read));
+        assert!(!locks.take_or_wait(a, "x", Want::Write));
         locks.release(b);
         assert_eq!(locks.holding(), 1);
-        assert!(locks.take(a, &want("x", Want::Write)));
-        assert!(!locks.take(b, &want("x", Want::Read)));
+        assert!(locks.take_or_wait(a, "x", Want::Write));
+        assert!(!locks.take_or_wait(b, "x", Want::Read));
+        locks.give_up(b);
+        locks.release(a);
+        assert!(locks.cells.is_empty());
+    }
+
+    #[test]
+    fn whoever_comes_first_is_served_first() {
+        let [a, b, c, d] = transactions();
+        let mut locks = Locks::default();
+        assert!(locks.take_or_wait(a, "x", Want::Write));
+        assert!(!locks.take_or_wait(b, "x", Want::Read));
+        assert!(!locks.take_or_wait(c, "x", Want::Write));
+        assert!(!locks.take_or_wait(d, "x", Want::Read));
+        locks.release(a);
+        // b is first, and c before d.
+        assert!(!locks.take_or_wait(c, "x", Want::Write));
+        assert!(!locks.take_or_wait(d, "x", Want::Read));
+        assert!(locks.take_or_wait(b, "x", Want::Read));
+        assert!(!locks.take_or_wait(d, "x", Want::Read));
+        // b has it, and waits for nobody in line.
+        assert!(locks.take_or_wait(b, "x", Want::Write));
+        locks.release(b);
+        locks.give_up(c);
+        assert!(locks.take_or_wait(d, "x", Want::Read));
     }
 }
