@@ -6,7 +6,7 @@
 
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use tonic::Status;
 use unanimo_proto::{ErrorReason, refusal};
@@ -55,22 +55,16 @@ impl Admission {
     }
 
     /// To be awaited between the moment when an answer rests on the disk and the moment when it leaves.
-    pub(super) async fn before_answering(&self) -> Result<(), Status> {
+    pub(super) async fn before_answering(self: &Arc<Self>) -> Result<(), Status> {
         if self.noted.load(Ordering::Acquire) {
             return Ok(());
         }
-        let _noting = self.noting.lock().await;
-        let note = self.note.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some(note) = note {
-            let made = background::run(self.background, note).await;
-            if let Err(error) = made.and_then(|made| made) {
-                // R10: what is on the disk is not known any more. Nothing is noted, so nothing is answered either.
-                self.failure.tell(format!(
-                    "it cannot be noted that this node is part of a cluster: {error}"
-                ));
-            } else {
-                self.noted.store(true, Ordering::Release);
-            }
+        // A task of its own: a caller that gives up ends us in the middle, and the note would be neither made nor there
+        // to be made by somebody else.
+        let noting = tokio::spawn(Arc::clone(self).make_note());
+        if let Err(error) = noting.await {
+            self.failure
+                .tell(format!("the note that this node has answered: {error}"));
         }
         if self.noted.load(Ordering::Acquire) {
             return Ok(());
@@ -79,5 +73,57 @@ impl Admission {
             ErrorReason::StorageFailed,
             "the storage of this node failed",
         ))
+    }
+
+    /// Makes the note, unless it is made already.
+    async fn make_note(self: Arc<Self>) {
+        let _noting = self.noting.lock().await;
+        let note = self.note.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let Some(note) = note else { return };
+        let made = background::run(self.background, note).await;
+        if let Err(error) = made.and_then(|made| made) {
+            // R10: what is on the disk is not known any more. Nothing is noted, so nothing is answered either.
+            self.failure.tell(format!(
+                "it cannot be noted that this node is part of a cluster: {error}"
+            ));
+        } else {
+            self.noted.store(true, Ordering::Release);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+    use std::time::Duration;
+
+    use super::*;
+
+    /// A caller that gives up while a slow disk makes the note must not leave a node behind that neither answers nor
+    /// ends.
+    #[tokio::test]
+    async fn a_caller_that_gives_up_does_not_take_the_note_along() {
+        let failure = Failure::new();
+        let admission = Arc::new(Admission::new(false, Background::Threads, failure.clone()));
+        let (started, has_started) = mpsc::channel();
+        let (finish, may_finish) = mpsc::channel::<()>();
+        admission.admit(Box::new(move || {
+            started.send(()).map_err(io::Error::other)?;
+            may_finish.recv().map_err(io::Error::other)
+        }));
+        let gave_up = tokio::spawn({
+            let admission = Arc::clone(&admission);
+            async move { admission.before_answering().await }
+        });
+        tokio::task::spawn_blocking(move || has_started.recv())
+            .await
+            .unwrap()
+            .unwrap();
+        gave_up.abort();
+        assert!(gave_up.await.unwrap_err().is_cancelled());
+        finish.send(()).unwrap();
+        let answered = tokio::time::timeout(Duration::from_secs(10), admission.before_answering()).await;
+        answered.unwrap().unwrap();
+        assert_eq!(failure.reason(), None);
     }
 }
