@@ -105,7 +105,7 @@ async fn main() -> ExitCode {
 async fn coordinator(config: PathBuf) -> Result<ExitCode, AnyError> {
     jepsen_style_tests::cluster::end_with_parent()?;
     let config = unanimo_coordinator::Config::load(&config)?;
-    unanimo_coordinator::run(config, std::future::pending()).await?;
+    unanimo_coordinator::run(config, unanimo_coordinator::until_terminated()?).await?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -170,6 +170,7 @@ async fn run_once(arguments: RunArguments) -> Result<ExitCode, AnyError> {
         layout: Layout {
             coordinators: arguments.nodes,
             participants: 3,
+            replaced: 0,
         },
         workload,
         faults,

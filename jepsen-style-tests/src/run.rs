@@ -153,7 +153,8 @@ async fn run_there(mut plan: Plan, place: Place, addresses: Addresses) -> Result
     let opening = plan.workload.opening(plan.layout);
     open(&cluster, &data, &opening).await?;
     let recorder = Recorder::create(&history_file)?;
-    let executor = Executor::new(cluster.addresses(), recorder.clone(), PATIENCE)?;
+    let executor =
+        Executor::new(cluster.addresses(), recorder.clone(), PATIENCE)?.following(cluster.follow());
     let stop = Arc::new(AtomicBool::new(false));
     let clients = start_clients(&plan, &executor, &recorder, &stop);
     let (faults, problems) = disturb(&mut plan, &mut cluster, recorder.started()).await;
@@ -277,10 +278,13 @@ fn start_clients(
     for number in 0..plan.clients {
         let random = plan.seed.stream(&format!("client-{number}"));
         let mut work = plan.workload.client(plan.layout, number, random);
-        let (executor, recorder, stop) = (executor.clone(), recorder.clone(), Arc::clone(stop));
+        let (mut executor, recorder, stop) = (executor.clone(), recorder.clone(), Arc::clone(stop));
         clients.spawn(async move {
             let mut process = recorder.new_process();
             while !stop.load(Ordering::Relaxed) {
+                if let Err(error) = executor.keep_up() {
+                    tracing::error!(%error, "a client goes on with the nodes that there were");
+                }
                 match work.next() {
                     Request::One(call) => {
                         let (next, call, answer) = executor.perform(process, call).await;

@@ -257,6 +257,7 @@ fn start(folder: &std::path::Path) -> Cluster {
     let layout = Layout {
         coordinators: 1,
         participants: 1,
+        replaced: 0,
     };
     let (place, addresses) = Place::best(layout, Seed(7)).unwrap();
     let executable = PathBuf::from(env!("CARGO_BIN_EXE_jepsen-style-tests"));

@@ -65,6 +65,7 @@ impl Made {
         let layout = Layout {
             coordinators: 3,
             participants: 2,
+            replaced: 0,
         };
         let evidence = Evidence {
             layout: Some(layout),

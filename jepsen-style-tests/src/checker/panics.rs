@@ -102,6 +102,7 @@ mod tests {
         made.evidence.layout = Some(Layout {
             coordinators: u64::MAX,
             participants: u64::MAX,
+            replaced: u64::MAX,
         });
         assert_eq!(made.check(&Panics).verdict, Verdict::Unknown);
     }

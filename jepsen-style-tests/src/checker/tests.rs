@@ -143,9 +143,11 @@ fn any_participant() -> impl Strategy<Value = ParticipantEvidence> {
 }
 
 fn any_evidence() -> impl Strategy<Value = Evidence> {
-    let layout = (any_number(), any_number()).prop_map(|(coordinators, participants)| Layout {
+    let numbers = (any_number(), any_number(), any_number());
+    let layout = numbers.prop_map(|(coordinators, participants, replaced)| Layout {
         coordinators,
         participants,
+        replaced,
     });
     let line = any_name().prop_map(|member| LogLine {
         member,

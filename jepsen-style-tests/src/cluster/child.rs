@@ -6,6 +6,15 @@ use std::os::unix::process::CommandExt as _;
 use std::path::PathBuf;
 use std::process::{Child as Process, Command, ExitStatus, Stdio};
 
+/// What a process is started in, other than usual.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Surroundings {
+    /// A program and its arguments that becomes the process, such as `unshare --time`.
+    pub under: Vec<String>,
+    /// Variables of its environment.
+    pub variables: Vec<(String, String)>,
+}
+
 /// One process, running or not. Dropping it kills the process and waits for its end.
 #[derive(Debug)]
 pub(super) struct Child {
@@ -14,6 +23,8 @@ pub(super) struct Child {
     arguments: Vec<String>,
     log: PathBuf,
     process: Option<Process>,
+    /// How the last one ended, if it did so by itself and was not started again.
+    ended: Option<ExitStatus>,
 }
 
 impl Child {
@@ -25,15 +36,31 @@ impl Child {
             arguments,
             log,
             process: None,
+            ended: None,
         }
     }
 
+    /// From its next start on.
+    pub(super) fn set_arguments(&mut self, arguments: Vec<String>) {
+        self.arguments = arguments;
+    }
+
     /// Starts it.
-    pub(super) fn start(&mut self) -> io::Result<()> {
+    pub(super) fn start(&mut self, surroundings: &Surroundings) -> io::Result<()> {
+        self.ended()?;
         assert!(self.process.is_none(), "{} is running already", self.name);
         let log = File::options().create(true).append(true).open(&self.log)?;
-        let process = Command::new(&self.executable)
+        let mut command = match surroundings.under.split_first() {
+            None => Command::new(&self.executable),
+            Some((program, arguments)) => {
+                let mut command = Command::new(program);
+                command.args(arguments).arg(&self.executable);
+                command
+            }
+        };
+        let process = command
             .args(&self.arguments)
+            .envs(surroundings.variables.iter().cloned())
             // It ends when nobody holds the other end any more, whatever became of us.
             .stdin(Stdio::piped())
             .stdout(log.try_clone()?)
@@ -42,11 +69,13 @@ impl Child {
             .process_group(0)
             .spawn()?;
         self.process = Some(process);
+        self.ended = None;
         Ok(())
     }
 
     /// Ends it the way `kill -9` does, and waits until it is gone. Nothing happens if it is not running.
     pub(super) fn kill(&mut self) -> io::Result<()> {
+        self.ended = None;
         if let Some(mut process) = self.process.take() {
             process.kill()?;
             process.wait()?;
@@ -54,14 +83,20 @@ impl Child {
         Ok(())
     }
 
-    /// Its number in the system, if it was started.
+    /// Its number in the system, if it was started. Nobody's any more once it is known to have ended.
     pub(super) fn id(&self) -> Option<u32> {
         self.process.as_ref().map(Process::id)
     }
 
     /// How it ended, if it was started and ended by itself.
     pub(super) fn ended(&mut self) -> io::Result<Option<ExitStatus>> {
-        self.process.as_mut().map_or(Ok(None), Process::try_wait)
+        if let Some(process) = &mut self.process
+            && let Some(status) = process.try_wait()?
+        {
+            self.process = None;
+            self.ended = Some(status);
+        }
+        Ok(self.ended)
     }
 }
 

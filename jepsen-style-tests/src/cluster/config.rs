@@ -11,6 +11,7 @@ struct CoordinatorConfig<'a> {
     node: u64,
     listen: &'a str,
     data: &'a Path,
+    join: bool,
     peers: Vec<Peer<'a>>,
 }
 
@@ -20,13 +21,14 @@ struct Peer<'a> {
     address: &'a str,
 }
 
-/// The text of a node's configuration file.
-pub(super) fn coordinator_config(node: u64, data: &Path, addresses: &Addresses) -> String {
+/// The text of a node's configuration file. The node forms a cluster with the others, or joins theirs.
+pub(super) fn coordinator_config(node: u64, join: bool, data: &Path, addresses: &Addresses) -> String {
     let config = CoordinatorConfig {
         cluster: CLUSTER,
         node,
         listen: addresses.of(Member::Coordinator(node)),
         data,
+        join,
         peers: addresses
             .nodes()
             .map(|(node, address)| Peer { node, address })

@@ -9,10 +9,14 @@ pub const CLUSTER: &str = "jepsen";
 /// How many of each there are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Layout {
-    /// Coordinator nodes, with the ids from 1 on.
+    /// Coordinator nodes, with consecutive ids: from 1 on, until nodes are replaced.
     pub coordinators: u64,
     /// Participants, named p1 and so on.
     pub participants: u64,
+    /// How many nodes were replaced. Each time the oldest went, and a new one came after the last: ids are never used
+    /// again.
+    #[serde(default)]
+    pub replaced: u64,
 }
 
 /// One of the processes.
@@ -34,7 +38,9 @@ impl Layout {
 
     /// The ids of the coordinator nodes.
     pub fn nodes(self) -> impl Iterator<Item = u64> {
-        1..=self.coordinators
+        // What nobody could have started may stand in a file.
+        let before = self.replaced;
+        (1..=self.coordinators).map(move |place| before.saturating_add(place))
     }
 
     /// The names of the participants.
@@ -68,6 +74,14 @@ impl Addresses {
     /// Where this process serves.
     pub fn of(&self, member: Member) -> &str {
         &self.addresses[&member]
+    }
+
+    pub(super) fn add(&mut self, member: Member, address: String) {
+        self.addresses.insert(member, address);
+    }
+
+    pub(super) fn remove(&mut self, member: Member) {
+        self.addresses.remove(&member);
     }
 
     /// The coordinator nodes.

@@ -4,10 +4,12 @@ mod child;
 mod config;
 mod disk;
 mod layout;
+mod nodes;
 mod place;
 mod processes;
+mod strength;
 
-pub use child::end_with_parent;
+pub use child::{Surroundings, end_with_parent};
 pub use disk::{Disk, sweep as sweep_disks, unavailable as disks_unavailable};
 pub use layout::{Addresses, CLUSTER, Layout, Member};
 pub use place::Place;

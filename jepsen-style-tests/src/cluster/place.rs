@@ -52,25 +52,28 @@ impl Place {
 
     /// Addresses on the loopback interface.
     pub fn loopback(layout: Layout) -> io::Result<(Self, Addresses)> {
-        let mut claims = Vec::new();
+        let mut place = Self::Loopback { claims: Vec::new() };
         let mut addresses = BTreeMap::new();
-        let mut members = layout.members().peekable();
-        // Each even port is the claim on the odd one after it.
-        let mut ports = PORTS
-            .step_by(2)
-            .cycle()
-            .skip(std::process::id() as usize % 4000)
-            .take(5000);
-        while let Some(member) = members.peek() {
-            let port = ports.next().ok_or_else(|| io::Error::other("no free ports"))?;
-            let (Ok(claim), Ok(_)) = (bind(port), bind(port + 1)) else {
-                continue;
-            };
-            claims.push(claim);
-            addresses.insert(*member, format!("127.0.0.1:{}", port + 1));
-            members.next();
+        for member in layout.members() {
+            addresses.insert(member, place.add(member)?);
         }
-        Ok((Self::Loopback { claims }, Addresses::new(addresses)))
+        Ok((place, Addresses::new(addresses)))
+    }
+
+    /// Where one more process is to serve.
+    pub(super) fn add(&mut self, member: Member) -> io::Result<String> {
+        match self {
+            Self::Loopback { claims } => {
+                let (claim, port) = claim()?;
+                claims.push(claim);
+                Ok(format!("127.0.0.1:{port}"))
+            }
+            Self::Namespaces(network) => {
+                let host = Host::Member(member);
+                network.add(host)?;
+                Ok(format!("{}:{PORT}", host.address()))
+            }
+        }
     }
 
     /// What carries out what is to be done where the clients are, and from where every process can be asked.
@@ -108,6 +111,21 @@ impl Place {
             Self::Namespaces(network) => network.at(Host::Member(member), act),
         }
     }
+}
+
+/// A free port, and what keeps others away from it: each even port is the claim on the odd one after it.
+fn claim() -> io::Result<(TcpListener, u16)> {
+    let ports = PORTS
+        .step_by(2)
+        .cycle()
+        .skip(std::process::id() as usize % 4000)
+        .take(5000);
+    for port in ports {
+        if let (Ok(claim), Ok(_)) = (bind(port), bind(port + 1)) {
+            return Ok((claim, port + 1));
+        }
+    }
+    Err(io::Error::other("no free ports"))
 }
 
 fn bind(port: u16) -> io::Result<TcpListener> {

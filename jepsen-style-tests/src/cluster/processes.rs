@@ -2,21 +2,26 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::process::ExitStatus;
+use std::time::{Duration, SystemTime};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use thiserror::Error;
+use tokio::sync::watch;
 use tokio::time::Instant;
-use tonic::transport::Endpoint;
+use tonic::transport::{Channel, Endpoint};
+use unanimo_coordinator::OperatorError;
 use unanimo_proto::v1::admin_client::AdminClient;
 use unanimo_proto::v1::{GetStatusReply, GetStatusRequest};
 
-use super::child::Child;
+use super::child::{Child, Surroundings};
 use super::config::{coordinator_config, participant_arguments};
 use super::disk;
 use super::{Addresses, Disk, Layout, Member, Place};
 use crate::network::Network;
+use crate::wire;
+use crate::wire::store_client::StoreClient;
 
 /// How long one question to a process may take.
 const QUESTION: Duration = Duration::from_secs(1);
@@ -25,12 +30,17 @@ const QUESTION: Duration = Duration::from_secs(1);
 /// network away.
 // The order of the fields is the order in which they go.
 pub struct Cluster {
-    layout: Layout,
-    children: BTreeMap<Member, Child>,
-    addresses: Addresses,
+    pub(super) layout: Layout,
+    pub(super) children: BTreeMap<Member, Child>,
+    pub(super) addresses: Addresses,
+    /// Tells who follows it that the addresses have changed.
+    pub(super) changes: watch::Sender<Addresses>,
+    /// Nodes that were removed.
+    pub(super) former: Vec<Member>,
+    executable: PathBuf,
     folder: PathBuf,
     disks: BTreeMap<Member, Disk>,
-    place: Place,
+    pub(super) place: Place,
 }
 
 /// Why the processes do not run.
@@ -54,6 +64,9 @@ pub enum ClusterError {
         /// Why.
         source: io::Error,
     },
+    /// A node does not do what an operator tells it.
+    #[error(transparent)]
+    Operator(#[from] OperatorError),
     /// It did not happen in time.
     #[error("{what} did not happen within {within:?}")]
     Late {
@@ -90,31 +103,43 @@ impl Cluster {
         let mut cluster = Self {
             layout,
             children: BTreeMap::new(),
+            changes: watch::Sender::new(addresses.clone()),
             addresses,
+            former: Vec::new(),
+            executable: executable.to_owned(),
             folder: folder.to_owned(),
             disks,
             place,
         };
         for member in layout.members() {
-            let arguments = cluster.arguments(member)?;
-            let child = Child::new(
-                member.to_string(),
-                executable.to_owned(),
-                arguments,
-                cluster.log(member),
-            );
-            cluster.children.insert(member, child);
-            cluster.start_again(member)?;
+            cluster.start_new(member, false)?;
         }
         Ok(cluster)
     }
 
-    fn arguments(&self, member: Member) -> Result<Vec<String>, ClusterError> {
+    /// Starts a process that has never run. A node joins a cluster that exists, or forms one.
+    pub(super) fn start_new(&mut self, member: Member, join: bool) -> Result<(), ClusterError> {
+        let arguments = self.arguments(member, join)?;
+        let log = self.log(member);
+        let child = Child::new(member.to_string(), self.executable.clone(), arguments, log);
+        self.children.insert(member, child);
+        self.start_again(member)
+    }
+
+    /// Makes a disk for a new process, if the others have disks of their own.
+    pub(super) fn add_disk(&mut self, member: Member) -> Result<(), ClusterError> {
+        if !self.disks.is_empty() {
+            self.disks.insert(member, make_disk(&self.folder, member)?);
+        }
+        Ok(())
+    }
+
+    pub(super) fn arguments(&self, member: Member, join: bool) -> Result<Vec<String>, ClusterError> {
         let data = self.data(member);
         match member {
             Member::Coordinator(node) => {
                 let config = self.folder.join(format!("{member}.toml"));
-                let text = coordinator_config(node, &data, &self.addresses);
+                let text = coordinator_config(node, join, &data, &self.addresses);
                 fs::write(&config, text).map_err(|source| ClusterError::Unusable {
                     what: config.display().to_string(),
                     source,
@@ -137,6 +162,16 @@ impl Cluster {
     /// Where everybody serves.
     pub fn addresses(&self) -> &Addresses {
         &self.addresses
+    }
+
+    /// The addresses whenever they have changed, for whoever keeps connections.
+    pub fn follow(&self) -> watch::Receiver<Addresses> {
+        self.changes.subscribe()
+    }
+
+    /// Nodes that were removed. Their processes have ended; their data and logs are still there.
+    pub fn former(&self) -> &[Member] {
+        &self.former
     }
 
     /// Where this process keeps its data.
@@ -181,14 +216,63 @@ impl Cluster {
         self.act(member, "kill", Child::kill)
     }
 
-    /// Starts a process that was killed, with the data it left.
+    /// Ends all of these without warning and at the same moment. They are gone when this returns.
+    pub fn kill_together(&mut self, members: &[Member]) -> Result<(), ClusterError> {
+        for member in members {
+            self.signal(*member, "kill", Signal::SIGKILL)?;
+        }
+        members.iter().try_for_each(|member| self.kill(*member))
+    }
+
+    /// Asks a process to end in order, as `kill -TERM` does.
+    pub fn terminate(&self, member: Member) -> Result<(), ClusterError> {
+        self.signal(member, "terminate", Signal::SIGTERM)
+    }
+
+    /// Waits until a process has ended, and says how. It can be started again.
+    pub async fn wait_for_end(
+        &mut self,
+        member: Member,
+        within: Duration,
+    ) -> Result<ExitStatus, ClusterError> {
+        let deadline = Instant::now() + within;
+        loop {
+            if let Some(status) = self.end_of(member)? {
+                return Ok(status);
+            }
+            if Instant::now() >= deadline {
+                return Err(ClusterError::Late {
+                    what: format!("the end of {member}"),
+                    within,
+                });
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    /// How a process ended, if it ended by itself.
+    pub fn end_of(&mut self, member: Member) -> Result<Option<ExitStatus>, ClusterError> {
+        let mut status = None;
+        self.act(member, "wait for", |child| {
+            status = child.ended()?;
+            Ok(())
+        })?;
+        Ok(status)
+    }
+
+    /// Starts a process that was killed or has ended, with the data it left.
     pub fn start_again(&mut self, member: Member) -> Result<(), ClusterError> {
+        self.start_in(member, &Surroundings::default())
+    }
+
+    /// So too, in surroundings that are not the usual ones. They are gone with the process.
+    pub fn start_in(&mut self, member: Member, surroundings: &Surroundings) -> Result<(), ClusterError> {
         let Self { place, children, .. } = self;
         let Some(child) = children.get_mut(&member) else {
             unreachable!("every member has a child: {member}");
         };
         place
-            .at(member, || child.start())
+            .at(member, || child.start(surroundings))
             .map_err(|source| ClusterError::Process {
                 action: "start",
                 member,
@@ -219,16 +303,43 @@ impl Cluster {
 
     /// What a coordinator node says of itself, if it answers.
     pub async fn status(&self, node: u64) -> Option<GetStatusReply> {
-        let address = format!("http://{}", self.addresses.of(Member::Coordinator(node)));
-        let endpoint = Endpoint::from_shared(address).ok()?.timeout(QUESTION);
-        let ask = async {
-            let channel = endpoint.connect().await.ok()?;
-            let reply = AdminClient::new(channel)
-                .get_status(GetStatusRequest::default())
-                .await;
-            Some(reply.ok()?.into_inner())
+        let ask = |channel| async {
+            let mut admin = AdminClient::new(channel);
+            admin.get_status(GetStatusRequest::default()).await
         };
-        tokio::time::timeout(QUESTION, ask).await.ok()?
+        self.ask(Member::Coordinator(node), ask).await
+    }
+
+    /// What a participant says of itself, if it answers.
+    pub async fn store_status(&self, participant: u64) -> Option<wire::GetStatusReply> {
+        let ask = |channel| async {
+            let mut store = StoreClient::new(channel);
+            store.get_status(wire::GetStatusRequest {}).await
+        };
+        self.ask(Member::Participant(participant), ask).await
+    }
+
+    /// By how many milliseconds a process's wall clock is ahead of ours, if it answers.
+    pub async fn ahead(&self, member: Member) -> Option<i64> {
+        let said = match member {
+            Member::Coordinator(node) => self.status(node).await?.wall_clock_unix_ms,
+            Member::Participant(number) => self.store_status(number).await?.wall_clock_unix_ms,
+        };
+        let ours = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).ok()?;
+        Some(i64::try_from(i128::from(said) - i128::try_from(ours.as_millis()).ok()?).unwrap_or(i64::MAX))
+    }
+
+    /// Asks over a connection of its own, so that a process which takes no connections does not answer.
+    async fn ask<A, F>(&self, member: Member, ask: impl FnOnce(Channel) -> F) -> Option<A>
+    where
+        F: Future<Output = Result<tonic::Response<A>, tonic::Status>>,
+    {
+        let endpoint = Endpoint::from_shared(format!("http://{}", self.addresses.of(member))).ok()?;
+        let answer = async {
+            let channel = endpoint.connect().await.ok()?;
+            Some(ask(channel).await.ok()?.into_inner())
+        };
+        tokio::time::timeout(QUESTION, answer).await.ok()?
     }
 
     /// The node that leads and is ready to, if there is one.
@@ -294,12 +405,14 @@ impl Cluster {
 fn make_disks(folder: &Path, layout: Layout) -> Result<BTreeMap<Member, Disk>, ClusterError> {
     let mut disks = BTreeMap::new();
     for member in layout.members() {
-        let made = Disk::create(folder, &member.to_string());
-        let disk = made.map_err(|source| ClusterError::Unusable {
-            what: format!("a disk for {member}"),
-            source,
-        })?;
-        disks.insert(member, disk);
+        disks.insert(member, make_disk(folder, member)?);
     }
     Ok(disks)
+}
+
+fn make_disk(folder: &Path, member: Member) -> Result<Disk, ClusterError> {
+    Disk::create(folder, &member.to_string()).map_err(|source| ClusterError::Unusable {
+        what: format!("a disk for {member}"),
+        source,
+    })
 }

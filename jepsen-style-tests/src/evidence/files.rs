@@ -22,7 +22,8 @@ pub fn add_files(evidence: &mut Evidence, cluster: &mut Cluster) {
             return;
         }
     }
-    for member in cluster.layout().members() {
+    let former = cluster.former().iter().copied();
+    for member in cluster.layout().members().chain(former) {
         if let Err(error) = logs::read(evidence, member, &cluster.log(member)) {
             evidence
                 .missing

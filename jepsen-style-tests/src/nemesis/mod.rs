@@ -60,21 +60,40 @@ pub trait Fault: Send {
     -> BoxFuture<'a, Result<Option<String>, NemesisError>>;
 }
 
+/// How long the cluster may take to have its full strength again when a fault is over.
+const WHOLE: Duration = Duration::from_secs(30);
+
+mod clock;
 mod draw;
+mod fake_clock;
+mod file_descriptors;
 mod kill;
+mod membership;
+mod memory;
+mod memory_limit;
+mod monotonic;
 mod packets;
 mod partition;
 mod pause;
+mod process;
+mod restart;
+mod target;
+mod transfer;
 
 pub use draw::draw;
 
 /// Every fault, by name.
 pub fn all() -> Vec<Box<dyn Fault>> {
-    let mut faults: Vec<Box<dyn Fault>> = vec![
-        Box::new(kill::Kill::leader()),
-        Box::new(kill::Kill::participant()),
-        Box::new(pause::Pause::leader()),
-    ];
+    let mut faults: Vec<Box<dyn Fault>> = Vec::new();
+    faults.extend(kill::all());
+    faults.extend(pause::all());
+    faults.push(Box::new(restart::RollingRestart::new()));
+    faults.push(Box::new(transfer::LeaderTransfer::new()));
+    faults.push(Box::new(membership::Membership::new()));
+    faults.push(Box::new(file_descriptors::FileDescriptors::new()));
+    faults.push(Box::new(memory::Memory::new()));
+    faults.extend(clock::all());
+    faults.push(Box::new(monotonic::MonotonicOffset::new()));
     faults.extend(partition::all());
     faults.extend(packets::all());
     faults

@@ -5,6 +5,7 @@ fn links(shape: Shape, nodes: u64, seed: u64) -> (BTreeSet<Link>, String) {
     let layout = Layout {
         coordinators: nodes,
         participants: 3,
+        replaced: 0,
     };
     let (links, what) = shape.links(layout, 1, &mut Seed(seed).stream("schedule"));
     let set: BTreeSet<Link> = links.iter().copied().collect();

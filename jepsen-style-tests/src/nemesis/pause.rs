@@ -5,41 +5,81 @@ use futures::future::BoxFuture;
 use rand::Rng as _;
 use rand::rngs::StdRng;
 
-use super::{Fault, NemesisError};
+use super::process::state_of;
+use super::target::{Target, names};
+use super::{Fault, NemesisError, WHOLE};
 use crate::cluster::{Cluster, Member};
 
-const ELECTION: Duration = Duration::from_secs(10);
-
-/// SIGSTOP of the leader for longer than every timeout: when it goes on it believes that it still leads.
+/// SIGSTOP of some processes at once for longer than elections take: when they go on, they believe that it is still then.
 pub(super) struct Pause {
-    paused: Option<Member>,
+    target: Target,
+    length: Length,
+    paused: Vec<Member>,
 }
 
-impl Pause {
-    pub(super) fn leader() -> Self {
-        Self { paused: None }
-    }
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Length {
+    /// Around what callers wait for.
+    Usual,
+    /// Longer than leases, elections, and the deadline of every call: 5 s is the longest of them.
+    Long,
+}
+
+/// Every pause.
+pub(super) fn all() -> Vec<Box<dyn Fault>> {
+    let pauses = [
+        (Target::Leader, Length::Usual),
+        (Target::Leader, Length::Long),
+        (Target::Participant, Length::Usual),
+        (Target::Follower, Length::Usual),
+        (Target::Several, Length::Usual),
+        (Target::All, Length::Usual),
+    ];
+    pauses
+        .into_iter()
+        .map(|(target, length)| {
+            let paused = Vec::new();
+            Box::new(Pause {
+                target,
+                length,
+                paused,
+            }) as Box<dyn Fault>
+        })
+        .collect()
 }
 
 impl Fault for Pause {
     fn name(&self) -> &'static str {
-        "pause-leader"
+        match (self.target, self.length) {
+            (Target::Leader, Length::Usual) => "pause-leader",
+            (Target::Leader, Length::Long) => "pause-leader-long",
+            (Target::Participant, _) => "pause-participant",
+            (Target::Follower, _) => "pause-follower",
+            (Target::Several, _) => "pause-several",
+            (Target::All, _) => "pause-all",
+        }
     }
 
     fn lasts(&self, random: &mut StdRng) -> Duration {
-        Duration::from_millis(random.random_range(2000..6000))
+        Duration::from_millis(match self.length {
+            Length::Usual => random.random_range(1500..6000),
+            Length::Long => random.random_range(6000..7500),
+        })
     }
 
     fn begin<'a>(
         &'a mut self,
         cluster: &'a mut Cluster,
-        _: &'a mut StdRng,
+        random: &'a mut StdRng,
     ) -> BoxFuture<'a, Result<String, NemesisError>> {
         async move {
-            let member = Member::Coordinator(cluster.wait_for_leader(ELECTION).await?);
-            cluster.pause(member)?;
-            self.paused = Some(member);
-            Ok(format!("SIGSTOP of {member}"))
+            let mut members = self.target.members(cluster, random).await?;
+            members.sort_unstable();
+            for member in &members {
+                cluster.pause(*member)?;
+                self.paused.push(*member);
+            }
+            Ok(format!("SIGSTOP of {}", names(&members)))
         }
         .boxed()
     }
@@ -49,20 +89,15 @@ impl Fault for Pause {
         cluster: &'a mut Cluster,
     ) -> BoxFuture<'a, Result<Option<String>, NemesisError>> {
         async move {
-            let Some(member) = self.paused.take() else {
-                return Ok(None);
-            };
-            let state = cluster.process(member).and_then(state_of);
-            cluster.resume(member)?;
-            Ok((state == Some('T')).then(|| format!("{member} was in state T until then")))
+            let members = std::mem::take(&mut self.paused);
+            let stopped = |member: &Member| cluster.process(*member).and_then(state_of) == Some('T');
+            let all_stopped = !members.is_empty() && members.iter().all(stopped);
+            for member in &members {
+                cluster.resume(*member)?;
+            }
+            cluster.wait_until_whole(WHOLE).await?;
+            Ok(all_stopped.then(|| format!("in state T until then: {}", names(&members))))
         }
         .boxed()
     }
-}
-
-/// The state of a process as the system has it.
-fn state_of(process: u32) -> Option<char> {
-    let stat = std::fs::read_to_string(format!("/proc/{process}/stat")).ok()?;
-    // After the name, which is in parentheses and may contain anything.
-    stat.rsplit_once(") ")?.1.chars().next()
 }

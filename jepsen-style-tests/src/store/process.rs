@@ -5,6 +5,7 @@ use thiserror::Error;
 use tokio::net::TcpListener;
 use tonic::transport::server::TcpIncoming;
 use tower::Layer as _;
+use unanimo_coordinator::until_terminated;
 use unanimo_core::{ClusterId, ParticipantId};
 use unanimo_participant::{JoinLayer, Participant, ParticipantOptions, StartError, StopReason};
 use unanimo_proto::transport::Keepalive;
@@ -66,13 +67,20 @@ pub enum StoreError {
     /// The participant stopped.
     #[error("the participant stopped: {0}")]
     Stopped(StopReason),
+    /// Nobody can be told to end it.
+    #[error("cannot listen for signals: {source}")]
+    Signals {
+        /// Why.
+        source: std::io::Error,
+    },
     /// The server could not go on.
     #[error("the server failed: {0}")]
     Server(#[from] tonic::transport::Error),
 }
 
-/// Runs a store until it cannot go on.
+/// Runs a store until it is asked to end (SIGTERM, SIGINT) or cannot go on.
 pub async fn run(config: StoreConfig) -> Result<(), StoreError> {
+    let terminated = until_terminated().map_err(|source| StoreError::Signals { source })?;
     // Bound first: a second one at the same address fails here, before it touches any file.
     let listener = TcpListener::bind(&config.listen)
         .await
@@ -99,6 +107,10 @@ pub async fn run(config: StoreConfig) -> Result<(), StoreError> {
     tokio::select! {
         served = serve(service, listener) => served,
         reason = participant.stopped() => Err(StoreError::Stopped(reason)),
+        () = terminated => {
+            participant.shutdown().await;
+            Ok(())
+        }
     }
 }
 

@@ -1,3 +1,5 @@
+use std::time::SystemTime;
+
 use prost::Message as _;
 use tonic::{Request, Response, Status};
 use unanimo_core::TransactionId;
@@ -71,8 +73,14 @@ impl Store for StoreService {
             in_doubt: statistics.in_doubt as u64,
             violations: statistics.violations,
             holding: self.cells.holding() as u64,
+            wall_clock_unix_ms: wall_clock_unix_ms(),
         }))
     }
+}
+
+fn wall_clock_unix_ms() -> u64 {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    since.map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
 }
 
 fn internal(error: CellsError) -> Status {

@@ -3,6 +3,7 @@ use std::time::Duration;
 
 use prost::Message as _;
 use thiserror::Error;
+use tokio::sync::watch;
 use tonic::transport::Channel;
 use unanimo_client::{
     CallError, Client, ClientError, CommitError, Decision, InteractiveTransaction, Operation, ParticipantId,
@@ -31,6 +32,8 @@ pub struct Executor {
     nodes: BTreeMap<u64, Client>,
     stores: BTreeMap<String, Channel>,
     patience: Duration,
+    /// Where the nodes are, if they may change.
+    changes: Option<watch::Receiver<Addresses>>,
 }
 
 /// Why nothing can be carried out.
@@ -57,24 +60,40 @@ enum Outcome {
 impl Executor {
     /// Who works on the cluster at these addresses, and gives up on an answer after `patience`.
     pub fn new(addresses: &Addresses, recorder: Recorder, patience: Duration) -> Result<Self, ExecutorError> {
-        let client = |nodes: Vec<String>| -> Result<Client, ExecutorError> {
-            Ok(Client::connect(CLUSTER.parse()?, nodes)?)
-        };
-        let mut nodes = BTreeMap::new();
-        for (node, address) in addresses.nodes() {
-            nodes.insert(node, client(vec![address.to_owned()])?);
-        }
+        let (client, nodes) = clients(addresses)?;
         let mut stores = BTreeMap::new();
         for (name, address) in addresses.participants() {
             stores.insert(name, TcpConnector::default().channel(address)?);
         }
         Ok(Self {
             recorder,
-            client: client(addresses.coordinators())?,
+            client,
             nodes,
             stores,
             patience,
+            changes: None,
         })
+    }
+
+    /// With nodes that may change: see [`keep_up`](Self::keep_up).
+    #[must_use]
+    pub fn following(self, changes: watch::Receiver<Addresses>) -> Self {
+        Self {
+            changes: Some(changes),
+            ..self
+        }
+    }
+
+    /// Works with the nodes that there are now, if they have changed.
+    pub fn keep_up(&mut self) -> Result<(), ExecutorError> {
+        let Some(changes) = &mut self.changes else {
+            return Ok(());
+        };
+        // Fails only when the cluster is gone, and then nothing changes any more.
+        if changes.has_changed().unwrap_or(false) {
+            (self.client, self.nodes) = clients(&changes.borrow_and_update())?;
+        }
+        Ok(())
     }
 
     /// Carries out a call as this process, and says who goes on, with what was done and told.
@@ -206,6 +225,18 @@ impl Executor {
             Err(error) => Outcome::Info(error.to_string()),
         })
     }
+}
+
+/// A client for all nodes, and one for each.
+fn clients(addresses: &Addresses) -> Result<(Client, BTreeMap<u64, Client>), ExecutorError> {
+    let client = |nodes: Vec<String>| -> Result<Client, ExecutorError> {
+        Ok(Client::connect(CLUSTER.parse()?, nodes)?)
+    };
+    let mut nodes = BTreeMap::new();
+    for (node, address) in addresses.nodes() {
+        nodes.insert(node, client(vec![address.to_owned()])?);
+    }
+    Ok((client(addresses.coordinators())?, nodes))
 }
 
 fn answer(decision: Decision) -> Answer {

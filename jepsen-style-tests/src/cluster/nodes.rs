@@ -1,0 +1,114 @@
+use std::process::ExitStatus;
+use std::time::Duration;
+
+use tokio::time::Instant;
+use unanimo_coordinator::Operator;
+use unanimo_proto::v1::GetStatusReply;
+
+use super::{Cluster, ClusterError, Member, Surroundings};
+
+/// How long a node may take to answer once it was started.
+const START: Duration = Duration::from_secs(10);
+/// How long a process may take to end once it was asked to. A node waits up to 5 s for what is voting.
+const END: Duration = Duration::from_secs(10);
+/// How long an election may take.
+const ELECTION: Duration = Duration::from_secs(10);
+
+impl Cluster {
+    /// Adds a node under an id that was never used, as an operator does. When this returns it votes, and there is one
+    /// more node than there is to be: [`remove_oldest`](Self::remove_oldest) is to follow.
+    pub async fn add_node(&mut self) -> Result<u64, ClusterError> {
+        let node = self.layout.replaced + self.layout.coordinators + 1;
+        let member = Member::Coordinator(node);
+        let address = self.place.add(member).map_err(|source| ClusterError::Unusable {
+            what: format!("an address for {member}"),
+            source,
+        })?;
+        self.add_disk(member)?;
+        self.addresses.add(member, address.clone());
+        self.start_new(member, true)?;
+        self.wait_for_answer(node, START).await?;
+        let leader = self.wait_for_leader(ELECTION).await?;
+        let operator = Operator::of(self.addresses.of(Member::Coordinator(leader)))?;
+        operator.add_node(node, address).await?;
+        Ok(node)
+    }
+
+    /// Removes the oldest node for good, after another was added, and ends its process. Returns which it was, and how it
+    /// ended. Who follows the addresses is told; a participant knows of it from its next start on.
+    pub async fn remove_oldest(&mut self) -> Result<(u64, ExitStatus), ClusterError> {
+        let node = self.layout.replaced + 1;
+        let member = Member::Coordinator(node);
+        let leader = self.wait_for_leader(ELECTION).await?;
+        let operator = Operator::of(self.addresses.of(Member::Coordinator(leader)))?;
+        operator.remove_node(node).await?;
+        self.layout.replaced += 1;
+        self.addresses.remove(member);
+        self.terminate(member)?;
+        let ended = self.wait_for_end(member, END).await?;
+        self.children.remove(&member);
+        self.former.push(member);
+        self.changes.send_replace(self.addresses.clone());
+        for number in 1..=self.layout.participants {
+            let participant = Member::Participant(number);
+            let arguments = self.arguments(participant, false)?;
+            if let Some(child) = self.children.get_mut(&participant) {
+                child.set_arguments(arguments);
+            }
+        }
+        Ok((node, ended))
+    }
+
+    /// Hands leadership to another node, as an operator does, and waits until it leads.
+    pub async fn transfer_leader(&self, to: u64) -> Result<GetStatusReply, ClusterError> {
+        let leader = self.wait_for_leader(ELECTION).await?;
+        if leader != to {
+            let operator = Operator::of(self.addresses.of(Member::Coordinator(leader)))?;
+            operator.transfer_leader(to).await?;
+        }
+        let deadline = Instant::now() + ELECTION;
+        loop {
+            if let Some(status) = self.status(to).await.filter(|status| status.ready) {
+                return Ok(status);
+            }
+            if Instant::now() >= deadline {
+                return Err(ClusterError::Late {
+                    what: format!("the leadership of {}", Member::Coordinator(to)),
+                    within: ELECTION,
+                });
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
+    /// Ends a process in order and starts it again, with the arguments it has by now. Says how it ended.
+    pub async fn restart(&mut self, member: Member) -> Result<ExitStatus, ClusterError> {
+        self.restart_in(member, &Surroundings::default()).await
+    }
+
+    /// So too, and it comes back in surroundings that are not the usual ones.
+    pub async fn restart_in(
+        &mut self,
+        member: Member,
+        surroundings: &Surroundings,
+    ) -> Result<ExitStatus, ClusterError> {
+        self.terminate(member)?;
+        let ended = self.wait_for_end(member, END).await?;
+        self.start_in(member, surroundings)?;
+        Ok(ended)
+    }
+
+    async fn wait_for_answer(&self, node: u64, within: Duration) -> Result<(), ClusterError> {
+        let deadline = Instant::now() + within;
+        while self.status(node).await.is_none() {
+            if Instant::now() >= deadline {
+                return Err(ClusterError::Late {
+                    what: format!("an answer of {}", Member::Coordinator(node)),
+                    within,
+                });
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        Ok(())
+    }
+}

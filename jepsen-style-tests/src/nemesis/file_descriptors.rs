@@ -1,0 +1,148 @@
+use std::process::Command;
+use std::time::Duration;
+
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
+use rand::Rng as _;
+use rand::rngs::StdRng;
+use rand::seq::IndexedRandom as _;
+
+use super::process::{file_limit, open_files};
+use super::target::Target;
+use super::{Fault, NemesisError, WHOLE};
+use crate::cluster::{Cluster, Member};
+
+/// A process that may not open anything any more: its limit of open files is what it uses. It may go on with what it
+/// has or end by itself; then it is started again.
+pub(super) struct FileDescriptors {
+    limited: Option<Limited>,
+}
+
+struct Limited {
+    member: Member,
+    process: u32,
+    /// What it may have usually.
+    usual: String,
+    limit: u64,
+}
+
+impl FileDescriptors {
+    pub(super) fn new() -> Self {
+        Self { limited: None }
+    }
+}
+
+impl Fault for FileDescriptors {
+    fn name(&self) -> &'static str {
+        "file-descriptors"
+    }
+
+    fn unavailable(&self) -> Option<String> {
+        unavailable()
+    }
+
+    fn lasts(&self, random: &mut StdRng) -> Duration {
+        Duration::from_millis(random.random_range(1500..6000))
+    }
+
+    fn begin<'a>(
+        &'a mut self,
+        cluster: &'a mut Cluster,
+        random: &'a mut StdRng,
+    ) -> BoxFuture<'a, Result<String, NemesisError>> {
+        async move {
+            let targets = [Target::Leader, Target::Follower, Target::Participant];
+            let target = targets.choose(random).copied().unwrap_or(Target::Participant);
+            let [member] = target.members(cluster, random).await?[..] else {
+                unreachable!("each of these is one process");
+            };
+            let missing = || NemesisError::Other(format!("{member} does not run"));
+            let process = cluster.process(member).ok_or_else(missing)?;
+            let usual = file_limit(process).ok_or_else(missing)?;
+            let open = open_files(process).map_err(|_| missing())?;
+            // The lowest number that is free is the next one it would get. Half of those below stay out of its reach even
+            // when it closes some.
+            let free = (0..).find(|number| !open.contains(number)).unwrap_or_default();
+            let limit = free / 2;
+            limit_files(process, &limit.to_string())?;
+            let what = format!(
+                "{member} (process {process}) may open no file above the {limit}th, and has {}",
+                open.len()
+            );
+            self.limited = Some(Limited {
+                member,
+                process,
+                usual,
+                limit,
+            });
+            Ok(what)
+        }
+        .boxed()
+    }
+
+    fn end<'a>(
+        &'a mut self,
+        cluster: &'a mut Cluster,
+    ) -> BoxFuture<'a, Result<Option<String>, NemesisError>> {
+        async move {
+            let Some(limited) = self.limited.take() else {
+                return Ok(None);
+            };
+            let evidence = limited.over(cluster).await?;
+            cluster.wait_until_whole(WHOLE).await?;
+            Ok(evidence)
+        }
+        .boxed()
+    }
+}
+
+impl Limited {
+    /// Gives it its usual limit back, or starts it again; and says what the limit did.
+    async fn over(self, cluster: &mut Cluster) -> Result<Option<String>, NemesisError> {
+        let Self {
+            member,
+            process,
+            usual,
+            limit,
+        } = self;
+        let was = file_limit(process);
+        // A new connection is a new file.
+        let answers = match member {
+            Member::Coordinator(node) => cluster.status(node).await.is_some(),
+            Member::Participant(number) => cluster.store_status(number).await.is_some(),
+        };
+        if let Some(ended) = cluster.end_of(member)? {
+            cluster.start_again(member)?;
+            return Ok(Some(format!(
+                "{member} was expected to fail and ended by itself: {ended}"
+            )));
+        }
+        limit_files(process, &usual)?;
+        let limited = was.is_some_and(|now| now == limit.to_string());
+        Ok((limited && !answers)
+            .then(|| format!("{member} had the limit {limit} until then and took no new connections")))
+    }
+}
+
+/// Why it cannot be done here, if so.
+fn unavailable() -> Option<String> {
+    let tried = Command::new("prlimit").arg("--version").output();
+    tried
+        .err()
+        .map(|error| format!("the command prlimit of util-linux: {error}"))
+}
+
+/// What it may ask for itself stays as it is.
+fn limit_files(process: u32, limit: &str) -> Result<(), NemesisError> {
+    let output = Command::new("prlimit")
+        .args(["--pid", &process.to_string(), &format!("--nofile={limit}:")])
+        .output();
+    match output {
+        Ok(output) if output.status.success() => Ok(()),
+        Ok(output) => {
+            let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+            Err(NemesisError::Other(format!("the command prlimit: {said}")))
+        }
+        Err(error) => Err(NemesisError::Other(format!("the command prlimit: {error}"))),
+    }
+}

@@ -1,0 +1,93 @@
+use std::time::Duration;
+
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
+use rand::Rng as _;
+use rand::rngs::StdRng;
+use rand::seq::IndexedRandom as _;
+
+use super::memory_limit::{MemoryLimit, unavailable};
+use super::target::Target;
+use super::{Fault, NemesisError, WHOLE};
+use crate::cluster::{Cluster, Member};
+
+/// A process that gets hardly any more memory. It ends in the middle of whatever needed some, which it cannot prevent,
+/// and is started again.
+pub(super) struct Memory {
+    limited: Option<(Member, u32, MemoryLimit)>,
+}
+
+impl Memory {
+    pub(super) fn new() -> Self {
+        Self { limited: None }
+    }
+}
+
+impl Fault for Memory {
+    fn name(&self) -> &'static str {
+        "memory"
+    }
+
+    fn unavailable(&self) -> Option<String> {
+        unavailable()
+    }
+
+    fn lasts(&self, random: &mut StdRng) -> Duration {
+        Duration::from_millis(random.random_range(1500..5000))
+    }
+
+    fn begin<'a>(
+        &'a mut self,
+        cluster: &'a mut Cluster,
+        random: &'a mut StdRng,
+    ) -> BoxFuture<'a, Result<String, NemesisError>> {
+        async move {
+            let targets = [Target::Leader, Target::Follower, Target::Participant];
+            let target = targets.choose(random).copied().unwrap_or(Target::Participant);
+            let [member] = target.members(cluster, random).await?[..] else {
+                unreachable!("each of these is one process");
+            };
+            let process = cluster
+                .process(member)
+                .ok_or_else(|| NemesisError::Other(format!("{member} does not run")))?;
+            let more = random.random_range(0..64) << 10;
+            let limit = MemoryLimit::impose(process, more)
+                .map_err(|error| NemesisError::Other(format!("the memory of {member}: {error}")))?;
+            self.limited = Some((member, process, limit));
+            Ok(format!(
+                "{member} (process {process}) gets no more than {} KiB of new memory",
+                more >> 10
+            ))
+        }
+        .boxed()
+    }
+
+    fn end<'a>(
+        &'a mut self,
+        cluster: &'a mut Cluster,
+    ) -> BoxFuture<'a, Result<Option<String>, NemesisError>> {
+        async move {
+            let Some((member, process, mut limit)) = self.limited.take() else {
+                return Ok(None);
+            };
+            let hits = limit.hits();
+            limit
+                .lift()
+                .map_err(|error| NemesisError::Other(format!("the memory of {member}: {error}")))?;
+            let ended = cluster.end_of(member)?;
+            if ended.is_some() {
+                cluster.start_again(member)?;
+            }
+            cluster.wait_until_whole(WHOLE).await?;
+            Ok(match (ended, hits) {
+                (Some(ended), hits) => Some(format!(
+                    "{member} was expected to end by itself and did: {ended}; process {process} was refused memory {hits} times"
+                )),
+                // It got by with what it had.
+                (None, 0) => None,
+                (None, hits) => Some(format!("{member} (process {process}) was refused memory {hits} times and went on")),
+            })
+        }
+        .boxed()
+    }
+}
