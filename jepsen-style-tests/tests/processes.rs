@@ -17,6 +17,7 @@ use jepsen_style_tests::workload::Executor;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use rand::rngs::StdRng;
+use tokio::sync::Mutex;
 
 const LAYOUT: Layout = Layout {
     coordinators: 3,
@@ -25,6 +26,9 @@ const LAYOUT: Layout = Layout {
 };
 /// How long a cluster may take to be whole.
 const PATIENCE: Duration = Duration::from_secs(60);
+
+/// One cluster at a time: each has many processes, and elections do not happen by themselves on a machine at rest.
+static ALONE: Mutex<()> = Mutex::const_new(());
 
 async fn cluster(folder: &Path) -> Cluster {
     let executable = Path::new(env!("CARGO_BIN_EXE_jepsen-style-tests"));
@@ -59,6 +63,7 @@ async fn happen(fault: &mut dyn Fault, cluster: &mut Cluster, random: &mut StdRn
 
 /// Lets each of these happen, and looks whether it did and left a whole cluster.
 async fn all_happen(names: &[&str], seed: u64) {
+    let _alone = ALONE.lock().await;
     let folder = tempfile::tempdir().unwrap();
     let mut cluster = cluster(folder.path()).await;
     let mut random = Seed(seed).stream("faults");
@@ -67,7 +72,7 @@ async fn all_happen(names: &[&str], seed: u64) {
         if allowed(fault.as_ref()) {
             let evidence = happen(fault.as_mut(), &mut cluster, &mut random).await;
             assert!(evidence.is_some(), "{name} did not happen");
-            cluster.wait_until_whole(Duration::ZERO).await.unwrap();
+            cluster.wait_until_whole(PATIENCE).await.unwrap();
             assert!(cluster.ended().is_empty());
         }
     }
@@ -130,6 +135,7 @@ fn deposit() -> Call {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn clients_and_participants_go_on_when_every_node_was_replaced() {
+    let _alone = ALONE.lock().await;
     let folder = tempfile::tempdir().unwrap();
     let mut cluster = cluster(folder.path()).await;
     let recorder = Recorder::create(&folder.path().join("history.jsonl")).unwrap();
@@ -141,7 +147,7 @@ async fn clients_and_participants_go_on_when_every_node_was_replaced() {
         let evidence = happen(fault.as_mut(), &mut cluster, &mut random).await.unwrap();
         let votes = format!("c{} votes, c{replaced} does not", replaced + 3);
         assert!(evidence.contains(&votes), "{evidence}");
-        cluster.wait_until_whole(Duration::ZERO).await.unwrap();
+        cluster.wait_until_whole(PATIENCE).await.unwrap();
     }
     assert_eq!(cluster.layout().nodes().collect::<Vec<_>>(), [4, 5, 6]);
     let former = [1, 2, 3].map(Member::Coordinator);
@@ -154,6 +160,7 @@ async fn clients_and_participants_go_on_when_every_node_was_replaced() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_did_not_happen_says_so() {
+    let _alone = ALONE.lock().await;
     let folder = tempfile::tempdir().unwrap();
     let mut cluster = cluster(folder.path()).await;
     let mut random = Seed(5).stream("faults");
@@ -191,5 +198,5 @@ async fn what_did_not_happen_says_so() {
         }
         assert_eq!(clock.end(&mut cluster).await.unwrap(), None);
     }
-    cluster.wait_until_whole(Duration::ZERO).await.unwrap();
+    cluster.wait_until_whole(PATIENCE).await.unwrap();
 }
