@@ -18,7 +18,7 @@ use crate::history::{Answer, Call, HistoryError, Recorder, Step, Style};
 use crate::nemesis::{Fault, Injected};
 use crate::random::Seed;
 use crate::report::RunResult;
-use crate::workload::{Executor, ExecutorError, Request, Workload};
+use crate::workload::{Executor, ExecutorError, Workload};
 
 /// How long the cluster may take to be there at first.
 const START: Duration = Duration::from_secs(60);
@@ -285,21 +285,7 @@ fn start_clients(
                 if let Err(error) = executor.keep_up() {
                     tracing::error!(%error, "a client goes on with the nodes that there were");
                 }
-                match work.next() {
-                    Request::One(call) => {
-                        let (next, call, answer) = executor.perform(process, call).await;
-                        process = next;
-                        work.told(&call, answer.as_ref());
-                    }
-                    Request::Together(calls) => {
-                        let all = calls
-                            .into_iter()
-                            .map(|call| executor.perform(recorder.new_process(), call));
-                        for (_, call, answer) in futures::future::join_all(all).await {
-                            work.told(&call, answer.as_ref());
-                        }
-                    }
-                }
+                process = executor.turn(process, work.as_mut()).await;
             }
         });
     }

@@ -4,36 +4,36 @@ use std::time::Duration;
 use prost::Message as _;
 use thiserror::Error;
 use tokio::sync::watch;
+use tokio::time::timeout;
 use tonic::transport::Channel;
 use unanimo_client::{
-    CallError, Client, ClientError, CommitError, Decision, InteractiveTransaction, Operation, ParticipantId,
-    SubmitError,
+    CallError, Client, ClientError, Decision, IdempotencyKey, Operation, ParticipantId, SubmitError,
+    TransactionId,
 };
 use unanimo_core::Members;
 use unanimo_proto::ErrorReason;
 use unanimo_proto::transport::{BadAddress, Connector as _, TcpConnector};
 
+use super::{Ask, Leaves, Request, Work};
 use crate::cluster::{Addresses, CLUSTER};
 use crate::history::{Action, Answer, Call, Pending, Process, Recorder, Step, Style, Tx};
-use crate::wire::store_client::StoreClient;
-use crate::wire::{Add, ExecuteRequest, Read, Steps, step};
+use crate::wire::{Add, Read, Steps, step};
 
-/// How long an interactive transaction may hold things before its commit.
-const TIME: Duration = Duration::from_secs(5);
-/// How long one call to a participant may take.
-const CALL: Duration = Duration::from_secs(2);
+/// How long one node alone is asked, before the others are or the client goes on. Shorter than commits may take to come
+/// back when a node is gone, so that clients that ask for that very node do not make it look as if nothing went on.
+const ONE_NODE: Duration = Duration::from_secs(1);
 
 /// Carries out what clients ask for, and writes down what they are told. Cheap to clone.
 #[derive(Clone)]
 pub struct Executor {
     recorder: Recorder,
-    client: Client,
+    pub(super) client: Client,
     /// A client for each node, which asks no other.
     nodes: BTreeMap<u64, Client>,
-    stores: BTreeMap<String, Channel>,
-    patience: Duration,
     /// Where the nodes are, if they may change.
     changes: Option<watch::Receiver<Addresses>>,
+    pub(super) stores: BTreeMap<String, Channel>,
+    pub(super) patience: Duration,
 }
 
 /// Why nothing can be carried out.
@@ -48,13 +48,23 @@ pub enum ExecutorError {
     /// A name is none.
     #[error(transparent)]
     Name(#[from] unanimo_core::IdError),
+    /// An idempotency key is none.
+    #[error(transparent)]
+    Key(#[from] unanimo_core::KeyError),
 }
 
 /// How something came out.
-enum Outcome {
+pub(super) enum Outcome {
     Ok(Answer),
     Fail(Option<Answer>, String),
     Info(String),
+}
+
+/// A one-shot transaction as it is sent.
+struct Submission {
+    transaction: TransactionId,
+    key: Option<IdempotencyKey>,
+    branches: Vec<(ParticipantId, Operation)>,
 }
 
 impl Executor {
@@ -96,11 +106,38 @@ impl Executor {
         Ok(())
     }
 
+    /// Does what a client does next, and says as whom it goes on.
+    pub async fn turn(&self, process: Process, work: &mut dyn Work) -> Process {
+        match work.next() {
+            Request::One(ask) => {
+                let (next, call, answer) = self.ask(process, ask).await;
+                work.told(&call, answer.as_ref());
+                next
+            }
+            Request::Together(asks) => {
+                let all = asks
+                    .into_iter()
+                    .map(|ask| self.ask(self.recorder.new_process(), ask));
+                for (_, call, answer) in futures::future::join_all(all).await {
+                    work.told(&call, answer.as_ref());
+                }
+                process
+            }
+        }
+    }
+
     /// Carries out a call as this process, and says who goes on, with what was done and told.
     pub async fn perform(&self, process: Process, call: Call) -> (Process, Call, Option<Answer>) {
+        self.ask(process, call.into()).await
+    }
+
+    async fn ask(&self, process: Process, ask: Ask) -> (Process, Call, Option<Answer>) {
+        if !ask.after.is_zero() {
+            tokio::time::sleep(ask.after).await;
+        }
+        let mut call = ask.call;
         let pending = self.recorder.invoke(process, call.clone());
-        let mut call = call;
-        let outcome = match self.carry_out(&mut call).await {
+        let outcome = match self.carry_out(&mut call, ask.through, ask.leaves).await {
             Ok(outcome) => outcome,
             // Refused by our own side before anything was sent.
             Err(error) => Outcome::Fail(None, error.to_string()),
@@ -128,81 +165,107 @@ impl Executor {
         }
     }
 
-    async fn carry_out(&self, call: &mut Call) -> Result<Outcome, ExecutorError> {
+    async fn carry_out(
+        &self,
+        call: &mut Call,
+        through: Option<u64>,
+        leaves: Option<Leaves>,
+    ) -> Result<Outcome, ExecutorError> {
         match call {
             Call::Transact {
                 transaction,
                 style: Style::OneShot,
+                key,
                 steps,
-                ..
-            } => self.submit(transaction, steps).await,
+            } => {
+                let submission = self.submission(transaction, key.as_deref(), steps)?;
+                Ok(self.submit(transaction, submission, through, leaves).await)
+            }
             Call::Transact {
                 transaction,
                 style: Style::Interactive,
                 steps,
                 ..
-            } => Ok(self.interact(transaction, steps).await),
+            } => Ok(self.interact(transaction, steps, leaves).await),
             Call::Query { transaction, node } => Ok(self.query(*transaction, *node).await),
             Call::Abort { transaction, members } => self.abort(*transaction, members).await,
         }
     }
 
-    async fn submit(&self, transaction: &mut Option<Tx>, steps: &[Step]) -> Result<Outcome, ExecutorError> {
-        let tx = *transaction.get_or_insert_with(|| Tx(self.client.new_transaction()));
-        let mut branches: Vec<(ParticipantId, Operation)> = Vec::new();
+    /// Gives the transaction an id unless it has one or is to be known by its key.
+    fn submission(
+        &self,
+        transaction: &mut Option<Tx>,
+        key: Option<&str>,
+        steps: &[Step],
+    ) -> Result<Submission, ExecutorError> {
+        let mut branches = Vec::new();
         for (participant, steps) in by_participant(steps) {
             let steps = Steps { steps };
             branches.push((participant.parse()?, Operation::new(steps.encode_to_vec())));
         }
-        Ok(match self.client.submit(tx.0, branches, self.patience).await {
-            Ok(decision) => decided(decision),
-            Err(error @ SubmitError::Refused { .. }) => Outcome::Fail(None, error.to_string()),
-            Err(error) => Outcome::Info(error.to_string()),
+        let key = key.map(IdempotencyKey::new).transpose()?;
+        let id = transaction.unwrap_or_else(|| Tx(self.client.new_transaction()));
+        if key.is_none() {
+            *transaction = Some(id);
+        }
+        Ok(Submission {
+            transaction: id.0,
+            key,
+            branches,
         })
     }
 
-    async fn interact(&self, transaction: &mut Option<Tx>, steps: &mut [Step]) -> Outcome {
-        let interactive = match self.client.begin(TIME).await {
-            Ok(interactive) => interactive,
-            // An id may have been given; nobody has joined it.
-            Err(error) => return Outcome::Fail(None, error.to_string()),
+    async fn submit(
+        &self,
+        transaction: &mut Option<Tx>,
+        submission: Submission,
+        through: Option<u64>,
+        leaves: Option<Leaves>,
+    ) -> Outcome {
+        let submitted = self.submit_through(&submission, through);
+        let submitted = match leaves {
+            Some(Leaves::Unanswered(after)) => match timeout(after, submitted).await {
+                Ok(submitted) => submitted,
+                Err(_) => return went_away_unanswered(),
+            },
+            Some(Leaves::AfterBegin | Leaves::AfterCalls) | None => submitted.await,
         };
-        *transaction = Some(Tx(interactive.transaction()));
-        match self.execute(&interactive, steps).await {
-            Ok(()) => commit(interactive, self.patience).await,
-            Err(error) => give_up(interactive, self.patience, error).await,
+        match submitted {
+            Ok((told, decision)) => {
+                *transaction = Some(Tx(told));
+                decided(decision)
+            }
+            Err(error @ SubmitError::Refused { .. }) => Outcome::Fail(None, error.to_string()),
+            Err(error) => Outcome::Info(error.to_string()),
         }
     }
 
-    /// One participant after the other, in the order of their names, so that no two wait for each other.
-    async fn execute(&self, transaction: &InteractiveTransaction, steps: &mut [Step]) -> Result<(), String> {
-        for (participant, asked) in by_participant(steps) {
-            let Some(channel) = self.stores.get(&participant) else {
-                return Err(format!("there is no participant {participant}"));
-            };
-            let mut request = tonic::Request::new(ExecuteRequest { steps: asked });
-            request.set_timeout(CALL);
-            let mut store = StoreClient::new(transaction.channel(channel.clone()));
-            let reply = store
-                .execute(request)
-                .await
-                .map_err(|status| format!("{participant}: {status}"))?;
-            let mut cells = reply.into_inner().read.into_iter();
-            for step in steps.iter_mut().filter(|step| step.participant == participant) {
-                if let Action::Read { number, list } = &mut step.action {
-                    let cell = cells.next().ok_or("a read was not answered")?;
-                    (*number, *list) = (Some(cell.number), Some(cell.list));
-                }
-            }
+    /// Through one node, and if that is out of reach through any.
+    async fn submit_through(
+        &self,
+        submission: &Submission,
+        through: Option<u64>,
+    ) -> Result<(TransactionId, Decision), SubmitError> {
+        let Some(node) = through.and_then(|node| self.nodes.get(&node)) else {
+            return submission.send(&self.client, self.patience).await;
+        };
+        let unknown = match submission.send(node, ONE_NODE.min(self.patience)).await {
+            Err(error @ (SubmitError::Unknown { .. } | SubmitError::KeyUnknown { .. })) => error,
+            definite => return definite,
+        };
+        match submission.send(&self.client, self.patience).await {
+            // Definite for the second call only: the first may have started something.
+            Err(SubmitError::Refused { .. }) => Err(unknown),
+            answered => answered,
         }
-        Ok(())
     }
 
     async fn query(&self, transaction: Tx, node: u64) -> Outcome {
         let Some(client) = self.nodes.get(&node) else {
             return Outcome::Fail(None, format!("there is no node {node}"));
         };
-        match client.outcome(transaction.0, self.patience).await {
+        match client.outcome(transaction.0, ONE_NODE.min(self.patience)).await {
             Ok(Some(decision)) => Outcome::Ok(answer(decision)),
             Ok(None) => Outcome::Ok(Answer::Undecided),
             Err(CallError::Refused {
@@ -239,6 +302,23 @@ fn clients(addresses: &Addresses) -> Result<(Client, BTreeMap<u64, Client>), Exe
     Ok((client(addresses.coordinators())?, nodes))
 }
 
+impl Submission {
+    async fn send(
+        &self,
+        client: &Client,
+        patience: Duration,
+    ) -> Result<(TransactionId, Decision), SubmitError> {
+        let branches = self.branches.clone();
+        match &self.key {
+            Some(key) => client.submit_with_key(key, branches, patience).await,
+            None => {
+                let decision = client.submit(self.transaction, branches, patience).await?;
+                Ok((self.transaction, decision))
+            }
+        }
+    }
+}
+
 fn answer(decision: Decision) -> Answer {
     match decision {
         Decision::Commit => Answer::Committed,
@@ -246,28 +326,15 @@ fn answer(decision: Decision) -> Answer {
     }
 }
 
-fn decided(decision: Decision) -> Outcome {
+pub(super) fn decided(decision: Decision) -> Outcome {
     match answer(decision) {
         Answer::Aborted(reason) => Outcome::Fail(Some(Answer::Aborted(reason.clone())), reason),
         committed => Outcome::Ok(committed),
     }
 }
 
-async fn commit(transaction: InteractiveTransaction, patience: Duration) -> Outcome {
-    match transaction.commit(patience).await {
-        Ok(decision) => decided(decision),
-        Err(error @ CommitError::Unknown { .. }) => Outcome::Info(error.to_string()),
-        Err(error) => Outcome::Fail(None, error.to_string()),
-    }
-}
-
-/// Nobody has asked for the commit, so it cannot have happened, whatever becomes of the abort.
-async fn give_up(transaction: InteractiveTransaction, patience: Duration, error: String) -> Outcome {
-    match transaction.abort(patience).await {
-        Ok(Decision::Commit) => Outcome::Info(format!("committed, though nobody asked for it; {error}")),
-        Ok(Decision::Abort(reason)) => Outcome::Fail(Some(Answer::Aborted(reason.to_string())), error),
-        Err(_) => Outcome::Fail(None, error),
-    }
+pub(super) fn went_away_unanswered() -> Outcome {
+    Outcome::Info("the client went away before it heard an answer".to_owned())
 }
 
 /// The steps of each participant, in the order of the names.
@@ -282,7 +349,7 @@ fn by_participant(steps: &[Step]) -> BTreeMap<String, Vec<crate::wire::Step>> {
     branches
 }
 
-fn to_wire(step: &Step) -> crate::wire::Step {
+pub(super) fn to_wire(step: &Step) -> crate::wire::Step {
     let action = match &step.action {
         Action::Add { delta, floor } => step::Action::Add(Add {
             delta: *delta,

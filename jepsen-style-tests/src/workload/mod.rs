@@ -1,7 +1,17 @@
 //! What clients do, and how it is done and written down.
 
+mod append;
 mod bank;
+mod booking;
+mod chance;
 mod executor;
+mod interactive;
+mod keys;
+mod money;
+mod register;
+mod request;
+#[cfg(test)]
+mod tests;
 
 use rand::rngs::StdRng;
 
@@ -9,6 +19,7 @@ use crate::cluster::Layout;
 use crate::history::{Answer, Call, Step};
 
 pub use executor::{Executor, ExecutorError};
+pub use request::{Ask, Leaves, Request};
 
 /// What the clients of a run do.
 pub trait Workload: Send + Sync {
@@ -18,7 +29,7 @@ pub trait Workload: Send + Sync {
     /// What there is before the history begins. Done as one transaction at each participant.
     fn opening(&self, layout: Layout) -> Vec<Step>;
 
-    /// The work of one client. The same stream gives the same work.
+    /// The work of one client. The same stream and the same answers, heard in the same order, give the same work.
     fn client(&self, layout: Layout, number: usize, random: StdRng) -> Box<dyn Work>;
 }
 
@@ -33,16 +44,13 @@ pub trait Work: Send {
     }
 }
 
-/// What a client does next.
-#[derive(Clone, Debug)]
-pub enum Request {
-    /// This.
-    One(Call),
-    /// All of these at the same moment, each as a client of its own.
-    Together(Vec<Call>),
-}
-
 /// Every workload, by name.
 pub fn all() -> Vec<Box<dyn Workload>> {
-    vec![Box::new(bank::Bank)]
+    vec![
+        Box::new(append::Append::default()),
+        Box::new(bank::Bank),
+        Box::new(booking::Booking),
+        Box::new(keys::Keys),
+        Box::new(register::Register::default()),
+    ]
 }
