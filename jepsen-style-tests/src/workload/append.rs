@@ -12,17 +12,17 @@ use crate::cluster::Layout;
 use crate::history::{Action, Call, Step, Style};
 
 /// Lists in use at each participant at the same time.
-const LISTS: u64 = 6;
+const LISTS: u64 = 10;
 /// Appends to a list before another takes its place: whoever reads it reads all of it, and it stays short.
 pub(super) const MOST_APPENDS: u64 = 32;
 /// The most that a transaction does at one participant.
-const MOST_STEPS: u64 = 3;
+const MOST_STEPS: u64 = 2;
 /// What each kind of work is of a hundred operations. The rest is interactive, participant after participant.
 const ONE_SHOT: u32 = 35;
 const SNAPSHOTS: u32 = 12;
 const COMES_BACK: u32 = 8;
 /// Of so many choices at the first participant, one is the hot list in any case.
-const HOT_IN: u32 = 3;
+const HOT_IN: u32 = 6;
 /// Of so many reads, one is of the list that was there before.
 const PREVIOUS_IN: u32 = 10;
 

@@ -22,7 +22,7 @@ const AFTER_BEGIN: u32 = 1;
 /// Of so many operations, one leaves locks behind until its time is over: rare, because everybody waits for those.
 const ONE_LEAVES_LOCKS_IN: u32 = 400;
 /// Of so many choices at the first participant, one is the hot account in any case.
-const HOT_IN: u32 = 3;
+const HOT_IN: u32 = 5;
 
 /// Transfers between accounts of one to five participants, which never go below zero; and audits, which read every
 /// account at once and always find the same total. Some transfers are of money that nobody has, and some clients go
