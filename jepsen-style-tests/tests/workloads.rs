@@ -16,6 +16,7 @@ use tokio::time::timeout;
 const LAYOUT: Layout = Layout {
     coordinators: 3,
     participants: 3,
+    replaced: 0,
 };
 /// For everything that has to happen once.
 const DEADLINE: Duration = Duration::from_secs(60);

@@ -16,6 +16,7 @@ use crate::random::Seed;
 const LAYOUT: Layout = Layout {
     coordinators: 3,
     participants: 5,
+    replaced: 0,
 };
 /// Operations that are drawn of each client: enough for what one in some hundreds is.
 const DRAWN: usize = 2000;
