@@ -64,6 +64,7 @@ pub trait Fault: Send {
 const WHOLE: Duration = Duration::from_secs(30);
 
 mod clock;
+mod disk;
 mod draw;
 mod fake_clock;
 mod file_descriptors;
@@ -96,5 +97,6 @@ pub fn all() -> Vec<Box<dyn Fault>> {
     faults.push(Box::new(monotonic::MonotonicOffset::new()));
     faults.extend(partition::all());
     faults.extend(packets::all());
+    faults.extend(disk::all());
     faults
 }

@@ -1,0 +1,97 @@
+use std::fs;
+use std::io;
+use std::path::PathBuf;
+use std::process::Stdio;
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use tokio::io::{AsyncBufReadExt as _, BufReader};
+use tokio::process::{Child, Command};
+
+use super::command::exists;
+
+/// System calls of one process that do something else, by `strace` from outside. Dropping it lets the process go.
+pub(super) struct Injection {
+    strace: Child,
+    log: PathBuf,
+}
+
+/// What is missing for it, if anything.
+pub(super) fn unavailable() -> Option<String> {
+    (!exists("strace")).then(|| "strace is not installed".to_owned())
+}
+
+impl Injection {
+    /// `what` is done to these calls of a process (`error=EIO:when=3`, `delay_enter=300000`), as soon as this returns.
+    pub(super) async fn attach(process: u32, calls: &str, what: &str, log: PathBuf) -> io::Result<Self> {
+        let mut strace = Command::new("strace")
+            .args(["-f", "-y", "-e", &format!("trace={calls}")])
+            .args(["-e", &format!("inject={calls}:{what}")])
+            .args(["-p", &process.to_string(), "-o"])
+            .arg(&log)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            // Ctrl-C in a terminal is for us alone.
+            .process_group(0)
+            .spawn()?;
+        let Some(stderr) = strace.stderr.take() else {
+            return Err(io::Error::other("strace has no standard error"));
+        };
+        let mut stderr = BufReader::new(stderr);
+        let mut said = String::new();
+        // It says so once it has all threads.
+        stderr.read_line(&mut said).await?;
+        if !said.contains("attached") {
+            strace.kill().await?;
+            return Err(io::Error::other(format!("strace does not attach: {}", said.trim())));
+        }
+        // What it says about new threads goes nowhere, so that it never waits for a reader.
+        tokio::spawn(async move { tokio::io::copy(&mut stderr, &mut tokio::io::sink()).await });
+        Ok(Self { strace, log })
+    }
+
+    /// Lets the process go, and returns the calls to which it happened, as strace writes them.
+    pub(super) async fn detach(mut self) -> io::Result<Vec<String>> {
+        self.tell_to_end();
+        self.strace.wait().await?;
+        let log = fs::read_to_string(&self.log)?;
+        fs::remove_file(&self.log)?;
+        let happened = |line: &&str| line.contains("(INJECTED)") || line.contains("(DELAYED)");
+        Ok(log.lines().filter(happened).map(str::to_owned).collect())
+    }
+
+    /// SIGTERM: it lets the process go in order, and then ends.
+    fn tell_to_end(&self) {
+        // Absent once it has ended by itself, with the process.
+        if let Some(id) = self.strace.id().and_then(|id| i32::try_from(id).ok())
+            && let Err(error) = kill(Pid::from_raw(id), Signal::SIGTERM)
+        {
+            tracing::warn!(%error, "strace cannot be ended");
+        }
+    }
+}
+
+impl Drop for Injection {
+    fn drop(&mut self) {
+        self.tell_to_end();
+    }
+}
+
+/// The file of a call as strace writes it: `fdatasync(9</data/journal>) = …`.
+pub(super) fn file_of(call: &str) -> Option<&str> {
+    let (_, rest) = call.split_once('<')?;
+    Some(rest.split_once('>')?.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_file_of_a_call_is_found() {
+        let call = "17 fdatasync(9</data/p1/journal/x.segment>) = -1 EIO (Input/output error) (INJECTED)";
+        assert_eq!(file_of(call), Some("/data/p1/journal/x.segment"));
+        assert_eq!(file_of("17 sync() = 0"), None);
+    }
+}
