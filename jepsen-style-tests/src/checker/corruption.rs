@@ -11,7 +11,7 @@ impl Checker for Corruption {
     }
 
     fn checks(&self) -> &'static str {
-        "V24: whoever had its files damaged refused to start and said so, or served what is right"
+        "V24: whoever had its files damaged refused to start and named the file, or served what is right"
     }
 
     fn applies(&self, case: &Case<'_>) -> bool {
@@ -27,6 +27,9 @@ impl Checker for Corruption {
                 findings.violate("damage_accepted", format!("{}: {said}", fault.what), None);
             } else if said.contains("refused") {
                 findings.count("refused", 1);
+                if said.contains("does not name the file") {
+                    findings.violate("damage_without_place", format!("{}: {said}", fault.what), None);
+                }
             } else if said.contains("served") {
                 findings.count("served", 1);
             } else {
@@ -55,6 +58,14 @@ mod tests {
         assert!(Corruption.applies(&made.case()));
         let findings = made.assert(&Corruption, &[]);
         assert_eq!(findings.counted["damages"], 2);
+    }
+
+    #[test]
+    fn a_refusal_that_leaves_open_what_is_damaged_is_found() {
+        let mut made = Made::with_transfers();
+        let said = "c1 refused to start, but does not name the file: something is wrong";
+        made.fault("bit-flip", 0, 1, Some(said));
+        made.assert(&Corruption, &["damage_without_place"]);
     }
 
     #[test]

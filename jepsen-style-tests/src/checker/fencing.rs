@@ -14,7 +14,7 @@ impl Checker for Fencing {
     }
 
     fn checks(&self) -> &'static str {
-        "V20, V25: the starts of each participant only rise, and every restored old data folder was refused"
+        "V20, V25: the starts of each participant only rise, and every restored or emptied data folder was refused"
     }
 
     fn check(&self, case: &Case<'_>) -> Findings {
@@ -74,6 +74,20 @@ mod tests {
     fn a_restore_that_was_believed_is_found() {
         let mut made = Made::with_transfers();
         made.fault("stale-restore", 0, 1, Some("accepted: it serves"));
+        made.assert(&Fencing, &["stale_restore_believed"]);
+    }
+
+    #[test]
+    fn an_emptied_folder_that_was_believed_is_found() {
+        let mut made = Made::with_transfers();
+        made.fault(
+            "wiped-coordinator",
+            0,
+            1,
+            Some("c1 was refused: its folder is empty"),
+        );
+        made.assert(&Fencing, &[]);
+        made.fault("wiped-participant", 2, 3, Some("accepted: p1 served"));
         made.assert(&Fencing, &["stale_restore_believed"]);
     }
 

@@ -4,9 +4,13 @@
 //!
 //! A fault's name is words with `-` between them. `clock`, `drift` or `monotonic` among them: clocks of processes were
 //! moved, so their times are not compared. `replay`, `late` or `hold`: messages came late, so refusing some is right.
-//! `restore` or `stale`: an old data folder came back, and the evidence has to say `refused`. `flip`, `truncate`,
-//! `corrupt` or `damage`: files were damaged, and the evidence has to say `refused` or `served`. Evidence that says
-//! `accepted` is a violation, and evidence with none of these words leaves the verdict unknown.
+//! `restore`, `stale`, `copy` or `wiped`: an old data folder came back, or an empty one; the evidence has to say
+//! `refused`, and until the fault ended commits may have been refused for which a promise was forgotten. `flip`,
+//! `truncate`, `corrupt` or `damage`: files were damaged, and the evidence has to say `refused` or `served`, and not
+//! `does not name the file`. `error`: a call to the disk failed, and the evidence has to say `ended by itself`. Evidence
+//! that says `accepted` is a violation of all of these, and evidence with none of these words leaves the verdict unknown.
+//!
+//! A panic was to be expected if evidence quotes its line after `expected panic: `, as many times as it is there.
 //!
 //! An operation whose error says `went away` was left by its client on purpose.
 
@@ -25,6 +29,7 @@ mod conservation;
 mod corruption;
 mod durability;
 mod exactly_once;
+mod fail_stop;
 mod fencing;
 mod honest_unknowns;
 mod in_doubt;
@@ -168,6 +173,7 @@ pub fn all() -> Vec<Box<dyn Checker>> {
         Box::new(late_messages::LateMessages),
         Box::new(fencing::Fencing),
         Box::new(corruption::Corruption),
+        Box::new(fail_stop::FailStop),
         Box::new(in_doubt::InDoubt),
         Box::new(non_triviality::NonTriviality),
         Box::new(availability::Availability),

@@ -20,9 +20,14 @@ pub(super) fn delays_messages(fault: &Injected) -> bool {
     is_one_of(fault, &["replay", "late", "hold", "held"])
 }
 
-/// An old data folder came back.
+/// An old data folder came back, or an empty one.
 pub(super) fn restores(fault: &Injected) -> bool {
-    is_one_of(fault, &["restore", "restored", "stale"])
+    is_one_of(fault, &["restore", "restored", "stale", "copy", "wiped"])
+}
+
+/// System calls to a disk returned errors.
+pub(super) fn fails_calls(fault: &Injected) -> bool {
+    is_one_of(fault, &["error", "errors"])
 }
 
 /// Files were damaged.
@@ -128,6 +133,10 @@ mod tests {
         assert!(!moves_clocks(&fault("o-clocked", 0, 0)));
         assert!(delays_messages(&fault("late-commit", 0, 0)) && !delays_messages(&fault("latency", 0, 0)));
         assert!(restores(&fault("restore-participant", 0, 0)) && damages(&fault("bit_flip", 0, 0)));
+        assert!(
+            restores(&fault("old-copy-participant", 0, 0)) && restores(&fault("wiped-participant", 0, 0))
+        );
+        assert!(fails_calls(&fault("fsync-error", 0, 0)) && !fails_calls(&fault("fsync-stall", 0, 0)));
     }
 
     #[test]

@@ -13,6 +13,15 @@ struct CoordinatorConfig<'a> {
     data: &'a Path,
     join: bool,
     peers: Vec<Peer<'a>>,
+    raft: Raft,
+}
+
+/// Snapshots so often, and so little of the log behind them, that a run has some: they can be damaged, and a node that was
+/// away needs one.
+#[derive(Serialize)]
+struct Raft {
+    snapshot_every_entries: u64,
+    keep_entries: u64,
 }
 
 #[derive(Serialize)]
@@ -33,6 +42,10 @@ pub(super) fn coordinator_config(node: u64, join: bool, data: &Path, addresses: 
             .nodes()
             .map(|(node, address)| Peer { node, address })
             .collect(),
+        raft: Raft {
+            snapshot_every_entries: 400,
+            keep_entries: 200,
+        },
     };
     match toml::to_string(&config) {
         Ok(text) => text,

@@ -36,7 +36,10 @@ impl Damage {
             return Err(io::Error::other("there is nothing to damage"));
         };
         let mut bytes = fs::read(file)?;
-        let written = bytes.iter().rposition(|byte| *byte != 0).map_or(1, |last| last + 1);
+        let written = bytes
+            .iter()
+            .rposition(|byte| *byte != 0)
+            .map_or(1, |last| last + 1);
         let place = random.random_range(0..written);
         let what = match kind {
             Kind::Flip => {

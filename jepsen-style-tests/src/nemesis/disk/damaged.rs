@@ -117,10 +117,12 @@ impl Started {
                 };
                 Ok(format!("{member} refused to start{named}: {why}"))
             }
-            Came::Served if said.contains(REBUILT) => {
-                Ok(format!("{member} served: it had taken the table away and built it again"))
-            }
-            Came::Served => Ok(format!("{member} served: nothing that it reads is missing or wrong")),
+            Came::Served if said.contains(REBUILT) => Ok(format!(
+                "{member} served: it had taken the table away and built it again"
+            )),
+            Came::Served => Ok(format!(
+                "{member} served: nothing that it reads is missing or wrong"
+            )),
             Came::Neither => {
                 let last = said.lines().last().unwrap_or("nothing");
                 Err(NemesisError::Other(format!(

@@ -41,7 +41,7 @@ impl Fault for DiskFull {
     }
 
     fn lasts(&self, random: &mut StdRng) -> Duration {
-        Duration::from_millis(random.random_range(500..4000))
+        Duration::from_millis(random.random_range(500..3000))
     }
 
     fn begin<'a>(

@@ -138,7 +138,7 @@ impl Taken {
         let (then, now) = (self.then, now);
         said.map(|said| {
             Some(format!(
-                "{said}; the copy ends in term {} before entry {}, its table had entry {} of term {}",
+                "the copy ends in term {} before entry {}, its table had entry {} of term {}; {said}",
                 then.term, then.log, now.applied, now.term
             ))
         })

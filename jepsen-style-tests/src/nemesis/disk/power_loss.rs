@@ -87,14 +87,18 @@ impl Fault for PowerLoss {
             let told = off.iter().zip(lost).map(|(off, lost)| {
                 let again = cluster.process(off.member)?;
                 let said = (lost && again != off.process).then_some(&off.write_said)?;
+                let by = off.by;
                 Some(format!(
-                    "{} was process {} and is process {again}; after {} had shut its file system down a write said: \
-                     {said}; {CANARY_BYTES} bytes that were not synced are gone",
-                    off.member, off.process, off.by
+                    "{} was process {} and is process {again}; its file system was shut down by {by}, and a write said: \
+                     {said}",
+                    off.member, off.process
                 ))
             });
             let told: Option<Vec<String>> = told.collect();
-            Ok(told.filter(|told| !told.is_empty()).map(|told| told.join("\n")))
+            Ok(told.filter(|told| !told.is_empty()).map(|told| {
+                let told = told.join("; ");
+                format!("{told}; {CANARY_BYTES} bytes that were not synced are gone from each disk")
+            }))
         }
         .boxed()
     }
@@ -105,9 +109,7 @@ impl PowerLoss {
         let mut processes = Vec::new();
         for member in members {
             let process = cluster.process(*member);
-            processes.push(
-                process.ok_or_else(|| NemesisError::Other(format!("{member} does not run")))?,
-            );
+            processes.push(process.ok_or_else(|| NemesisError::Other(format!("{member} does not run")))?);
         }
         cluster.kill_together(members)?;
         // Nobody is left who could sync it.

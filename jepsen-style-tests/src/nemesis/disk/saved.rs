@@ -93,7 +93,10 @@ mod tests {
         fs::write(folder.join("journal/more"), "new").unwrap();
         fs::create_dir(folder.join("table.damaged-1")).unwrap();
         saved.put_back().await.unwrap();
-        let mut names: Vec<_> = fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        let mut names: Vec<_> = fs::read_dir(&folder)
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name())
+            .collect();
         names.sort();
         assert_eq!(names, ["formed", "journal"]);
         let segment = fs::read(folder.join("journal/segment")).unwrap();

@@ -1,3 +1,4 @@
+use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::path::PathBuf;
@@ -44,7 +45,10 @@ impl Injection {
         stderr.read_line(&mut said).await?;
         if !said.contains("attached") {
             strace.kill().await?;
-            return Err(io::Error::other(format!("strace does not attach: {}", said.trim())));
+            return Err(io::Error::other(format!(
+                "strace does not attach: {}",
+                said.trim()
+            )));
         }
         // What it says about new threads goes nowhere, so that it never waits for a reader.
         tokio::spawn(async move { tokio::io::copy(&mut stderr, &mut tokio::io::sink()).await });
@@ -57,8 +61,7 @@ impl Injection {
         self.strace.wait().await?;
         let log = fs::read_to_string(&self.log)?;
         fs::remove_file(&self.log)?;
-        let happened = |line: &&str| line.contains("(INJECTED)") || line.contains("(DELAYED)");
-        Ok(log.lines().filter(happened).map(str::to_owned).collect())
+        Ok(happened(&log))
     }
 
     /// SIGTERM: it lets the process go in order, and then ends.
@@ -78,6 +81,31 @@ impl Drop for Injection {
     }
 }
 
+/// The calls to which it happened. One that was written down in two parts, because others were between them, is put
+/// together.
+fn happened(log: &str) -> Vec<String> {
+    let mut unfinished: BTreeMap<&str, &str> = BTreeMap::new();
+    let mut happened = Vec::new();
+    for line in log.lines() {
+        let Some((thread, call)) = line.split_once(' ') else {
+            continue;
+        };
+        if let Some((begun, _)) = call.split_once(" <unfinished ...>") {
+            unfinished.insert(thread, begun);
+        }
+        let begun = match call.split_once(" resumed>") {
+            Some((_, end)) => unfinished
+                .remove(thread)
+                .map(|begun| format!("{thread} {begun}{end}")),
+            None => Some(line.to_owned()),
+        };
+        if line.contains("(INJECTED)") || line.contains("(DELAYED)") {
+            happened.push(begun.unwrap_or_else(|| line.to_owned()));
+        }
+    }
+    happened
+}
+
 /// The file of a call as strace writes it: `fdatasync(9</data/journal>) = …`.
 pub(super) fn file_of(call: &str) -> Option<&str> {
     let (_, rest) = call.split_once('<')?;
@@ -87,6 +115,18 @@ pub(super) fn file_of(call: &str) -> Option<&str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn calls_in_two_parts_are_put_together() {
+        let log = "17 fdatasync(9</data/a> <unfinished ...>\n\
+                   18 fdatasync(7</data/b>) = 0\n\
+                   17 <... fdatasync resumed>) = 0 (DELAYED)\n\
+                   18 fdatasync(7</data/b>) = -1 EIO (Input/output error) (INJECTED)\n";
+        let both = happened(log);
+        assert_eq!(both.len(), 2);
+        assert_eq!(file_of(&both[0]), Some("/data/a"));
+        assert_eq!(file_of(&both[1]), Some("/data/b"));
+    }
 
     #[test]
     fn the_file_of_a_call_is_found() {

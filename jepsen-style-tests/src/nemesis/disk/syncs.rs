@@ -125,7 +125,11 @@ impl Fault for Syncs {
             let Some(first) = calls.first() else {
                 return Ok(None);
             };
-            let files = format!("{} calls, the first at {}", calls.len(), file_of(first).unwrap_or(first));
+            let files = format!(
+                "{} calls, the first at {}",
+                calls.len(),
+                file_of(first).unwrap_or(first)
+            );
             let said = said.unwrap_or_default();
             let panics = expected_panics(&said);
             Ok(Some(match (self.trouble, ended) {

@@ -20,7 +20,12 @@ struct Wiped {
 /// For each kind of process.
 pub(super) fn all() -> Vec<Box<dyn Fault>> {
     [Target::Follower, Target::Participant]
-        .map(|target| Box::new(Wiped { target, started: None }) as Box<dyn Fault>)
+        .map(|target| {
+            Box::new(Wiped {
+                target,
+                started: None,
+            }) as Box<dyn Fault>
+        })
         .into()
 }
 
