@@ -181,6 +181,8 @@ fn any_fault() -> impl Strategy<Value = Injected> {
         Just("replay-commit"),
         Just("restore-participant"),
         Just("bit-flip"),
+        Just("wiped-participant"),
+        Just("fsync-error"),
         Just("clock-jump"),
         Just(""),
     ];
@@ -258,6 +260,7 @@ fn everything() -> Made {
     made.fault("replay-commit", 7_000, 7_100, Some("refused"));
     made.fault("restore-participant", 7_200, 7_300, Some("refused"));
     made.fault("bit-flip", 7_400, 7_500, Some("refused"));
+    made.fault("fsync-error", 7_600, 7_700, Some("it ended by itself"));
     made
 }
 
@@ -318,6 +321,7 @@ fn nothing_missing_is_a_pass() {
             "late-messages",
             "fencing",
             "corruption",
+            "fail-stop",
             "in-doubt",
         ];
         let expected = by_evidence_alone.contains(&checker.name());
