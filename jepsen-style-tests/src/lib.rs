@@ -26,6 +26,7 @@ pub mod network;
 pub mod random;
 pub mod report;
 pub mod run;
+pub mod soak;
 pub mod store;
 pub mod workload;
 

@@ -1,7 +1,7 @@
 //! The `jepsen-style-tests` command: see the README beside this crate.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -10,6 +10,7 @@ use jepsen_style_tests::checker::Verdict;
 use jepsen_style_tests::cluster::{CLUSTER, Layout};
 use jepsen_style_tests::nemesis::Fault;
 use jepsen_style_tests::random::Seed;
+use jepsen_style_tests::report::{Stored, Summary};
 use jepsen_style_tests::run::{Plan, run};
 use jepsen_style_tests::store::StoreConfig;
 use jepsen_style_tests::{nemesis, store, workload};
@@ -29,6 +30,16 @@ struct Arguments {
 enum Command {
     /// One run.
     Run(RunArguments),
+    /// Judge a run again by what it left in its folder, and write its report anew.
+    Check {
+        /// The folder.
+        folder: PathBuf,
+        /// Print the result as one line of JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Run after run with all workloads and new seeds, until the time is over or one is no pass.
+    Soak(SoakArguments),
     /// Workloads, faults, and what this machine allows.
     List,
     /// Run a coordinator node.
@@ -56,16 +67,38 @@ struct RunArguments {
     /// What the clients do.
     #[arg(long, default_value = "bank")]
     workload: String,
+    #[command(flatten)]
+    choice: Choice,
+    /// What everything is drawn from.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+}
+
+#[derive(Debug, Args)]
+struct SoakArguments {
+    /// For how long; the run that is under way then is finished.
+    #[arg(long)]
+    minutes: u64,
+    /// What the clients do, separated by commas; `all` for every workload in turn.
+    #[arg(long, default_value = "all", value_delimiter = ',')]
+    workload: Vec<String>,
+    #[command(flatten)]
+    choice: Choice,
+    /// The seed of the first round of workloads; each next round has the next.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+}
+
+/// What every run has to know.
+#[derive(Debug, Args)]
+struct Choice {
     /// The faults, separated by commas. `none` for none; `all` for those that the seed draws from all, as many as fit into
     /// the time. What this machine cannot do is said, and the run is no pass for it.
     #[arg(long, default_value = "all", value_delimiter = ',')]
     nemesis: Vec<String>,
-    /// For how long.
+    /// For how long a run lasts.
     #[arg(long, default_value_t = 60)]
     seconds: u64,
-    /// What everything is drawn from.
-    #[arg(long, default_value_t = 1)]
-    seed: u64,
     /// Coordinator nodes.
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..=5))]
     nodes: u64,
@@ -87,6 +120,8 @@ async fn main() -> ExitCode {
         .init();
     let result = match arguments.command {
         Command::Run(arguments) => run_once(arguments).await,
+        Command::Check { folder, json } => check(&folder, json),
+        Command::Soak(arguments) => soak(arguments).await,
         Command::List => list(),
         Command::Coordinator { config } => coordinator(config).await,
         Command::Participant {
@@ -145,45 +180,118 @@ fn named(asked: &[String]) -> Result<Vec<Box<dyn Fault>>, AnyError> {
 }
 
 async fn run_once(arguments: RunArguments) -> Result<ExitCode, AnyError> {
-    let (place, workload) = workload::all()
-        .into_iter()
-        .enumerate()
-        .find(|(_, workload)| workload.name() == arguments.workload)
-        .ok_or_else(|| format!("there is no workload {:?}", arguments.workload))?;
-    let faults = match arguments.nemesis.iter().any(|asked| asked == "all") {
-        true => nemesis::draw(
-            nemesis::all(),
-            Seed(arguments.seed),
-            (place, workload::all().len()),
-            arguments.seconds,
-        ),
-        false => named(&arguments.nemesis)?,
-    };
-    let folder = match arguments.folder {
-        Some(folder) => folder,
-        None => tempfile::Builder::new().prefix("jepsen-").tempdir()?.keep(),
-    };
-    let plan = Plan {
-        seed: Seed(arguments.seed),
-        lasting: Duration::from_secs(arguments.seconds),
-        clients: 8,
-        layout: Layout {
-            coordinators: arguments.nodes,
-            participants: 3,
-            replaced: 0,
-        },
+    let RunArguments {
         workload,
-        faults,
-        executable: std::env::current_exe()?,
-        folder,
-        command: std::env::args().collect::<Vec<_>>().join(" "),
+        choice,
+        seed,
+    } = arguments;
+    let folder = choice.folder()?;
+    let result = run(choice.plan(&workload, seed, folder.clone())?).await?;
+    tell(&Stored::new(&folder, result)?.write()?, choice.json)
+}
+
+fn check(folder: &Path, json: bool) -> Result<ExitCode, AnyError> {
+    let mut stored = Stored::read(folder)?;
+    stored.judge();
+    tell(&stored.write()?, json)
+}
+
+async fn soak(arguments: SoakArguments) -> Result<ExitCode, AnyError> {
+    let SoakArguments {
+        minutes,
+        workload: asked,
+        choice,
+        seed,
+    } = arguments;
+    let all = workload::all()
+        .into_iter()
+        .map(|workload| workload.name().to_owned());
+    let workloads: Vec<String> = match asked.iter().any(|asked| asked == "all") {
+        true => all.collect(),
+        false => asked,
     };
-    let folder = plan.folder.clone();
-    let result = run(plan).await?;
-    std::fs::write(folder.join("result.json"), serde_json::to_vec_pretty(&result)?)?;
-    println!("{}", serde_json::to_string(&result)?);
-    Ok(match result.verdict {
-        Verdict::Valid => ExitCode::SUCCESS,
-        Verdict::Unknown | Verdict::Invalid => ExitCode::FAILURE,
-    })
+    let folder = choice.folder()?;
+    // Every plan is tried before the first is run: a wrong name is told at once.
+    for workload in &workloads {
+        choice.plan(workload, seed, folder.clone())?;
+    }
+    let next = |number: u64| {
+        let workload = &workloads[number as usize % workloads.len()];
+        let own = folder.join(format!("{number:04}-{workload}"));
+        // Each round of all workloads has its seed: together they draw every fault that there is.
+        choice.plan(workload, seed + number / workloads.len() as u64, own)
+    };
+    let tell_one = |summary: &Summary| eprintln!("{summary}\n");
+    let soaked = jepsen_style_tests::soak::soak(Duration::from_secs(minutes * 60), next, tell_one).await?;
+    let line = serde_json::to_string(&soaked)?;
+    std::fs::write(folder.join("soak.json"), &line)?;
+    match choice.json {
+        true => println!("{line}"),
+        false => println!("{soaked}"),
+    }
+    Ok(exit_code(soaked.verdict))
+}
+
+fn tell(summary: &Summary, json: bool) -> Result<ExitCode, AnyError> {
+    match json {
+        true => println!("{}", serde_json::to_string(summary)?),
+        false => println!("{summary}"),
+    }
+    Ok(exit_code(Some(summary.verdict)))
+}
+
+fn exit_code(verdict: Option<Verdict>) -> ExitCode {
+    match verdict {
+        Some(Verdict::Valid) => ExitCode::SUCCESS,
+        Some(Verdict::Unknown | Verdict::Invalid) | None => ExitCode::FAILURE,
+    }
+}
+
+impl Choice {
+    fn folder(&self) -> Result<PathBuf, AnyError> {
+        Ok(match &self.folder {
+            Some(folder) => folder.clone(),
+            None => tempfile::Builder::new().prefix("jepsen-").tempdir()?.keep(),
+        })
+    }
+
+    fn plan(&self, workload: &str, seed: u64, folder: PathBuf) -> Result<Plan, AnyError> {
+        let all = workload::all();
+        let workloads = all.len();
+        let mut places = all.into_iter().enumerate();
+        let (place, workload) = places
+            .find(|(_, known)| known.name() == workload)
+            .ok_or_else(|| format!("there is no workload {workload:?}"))?;
+        let seeded = Seed(seed);
+        let faults = match self.nemesis.iter().any(|asked| asked == "all") {
+            true => nemesis::draw(nemesis::all(), seeded, (place, workloads), self.seconds),
+            false => named(&self.nemesis)?,
+        };
+        Ok(Plan {
+            seed: seeded,
+            lasting: Duration::from_secs(self.seconds),
+            clients: 8,
+            layout: Layout {
+                coordinators: self.nodes,
+                participants: 3,
+                replaced: 0,
+            },
+            command: self.command(workload.name(), seed),
+            workload,
+            faults,
+            executable: std::env::current_exe()?,
+            folder,
+        })
+    }
+
+    /// The command that plans the same run, wherever it is typed.
+    fn command(&self, workload: &str, seed: u64) -> String {
+        format!(
+            "cargo run --release -p jepsen-style-tests -- run --workload {workload} --nemesis {} --seconds {} \
+             --seed {seed} --nodes {}",
+            self.nemesis.join(","),
+            self.seconds,
+            self.nodes
+        )
+    }
 }

@@ -176,13 +176,7 @@ async fn run_there(mut plan: Plan, place: Place, addresses: Addresses) -> Result
         .map(|fault| fault.fault.clone())
         .chain(unavailable)
         .collect();
-    let judged = findings.iter().map(|findings| findings.verdict).max();
-    let complete = problems.is_empty() && faults_missing.is_empty();
-    let verdict = match judged {
-        Some(Verdict::Valid) if !complete => Verdict::Unknown,
-        Some(verdict) => verdict,
-        None => Verdict::Unknown,
-    };
+    let verdict = RunResult::conclude(&findings, &faults_missing, &problems);
     if verdict == Verdict::Valid {
         // What a run that is no pass left on its disks stays, for whoever looks into it.
         cluster.discard_disks()?;
