@@ -9,6 +9,7 @@ use super::shapes::{ENDS, Shapes};
 use super::words;
 use crate::checker::{Findings, Violation};
 use crate::history::{Event, Tx};
+use crate::nemesis::Injected;
 
 /// The first bad operation.
 pub(super) struct Context<'a> {
@@ -171,7 +172,9 @@ impl Context<'_> {
         let height = self.around.len() as f64 * row;
         let title = "Around the first bad operation";
         let mut plot = Plot::new(size, title, shown, seen.case.faults, height, Axis::none());
-        seen.explain_ends(&mut plot);
+        for (_, class, text) in ENDS {
+            plot.explain(class, text);
+        }
         plot.explain("bad", "the bad one");
         for (place, near) in self.around.iter().enumerate() {
             let y = plot.top() + (place as f64 + 0.5) * row;
@@ -195,6 +198,31 @@ impl Context<'_> {
             plot.draw().add(&drawn);
         }
         plot.finish()
+    }
+}
+
+impl Context<'_> {
+    /// What was disturbed while the bad operation was under way, or last before it.
+    pub(super) fn disturbed(&self, seen: &Seen<'_>) -> Option<String> {
+        let bad = self.around.iter().find(|near| near.why == Why::Bad)?;
+        let (from, until) = span(seen, &(bad.asked, bad.done));
+        let named = |(place, fault): (usize, &Injected)| format!("{} {}", place + 1, fault.fault);
+        let faults = || seen.case.faults.iter().enumerate();
+        let meanwhile = faults().filter(|(_, fault)| fault.begun_ns <= until && fault.ended_ns >= from);
+        let meanwhile: Vec<String> = meanwhile.map(named).collect();
+        if !meanwhile.is_empty() {
+            return Some(format!(
+                "It was under way while this happened: {}.",
+                meanwhile.join(", ")
+            ));
+        }
+        let before = faults().filter(|(_, fault)| fault.ended_ns < from);
+        let last = before.max_by_key(|(_, fault)| fault.ended_ns)?;
+        let after = words::millis((from - last.1.ended_ns) / words::MS);
+        Some(format!(
+            "It was asked for {after} after {} was over.",
+            named(last)
+        ))
     }
 }
 

@@ -174,7 +174,7 @@ impl<'a> Plot<'a> {
 
     /// Where the drawing itself begins, from the top.
     pub(super) fn top(&self) -> f64 {
-        24.0 + self.legend_rows() as f64 * ROW + self.rows as f64 * ROW
+        28.0 + self.legend_rows() as f64 * ROW + self.rows as f64 * ROW
     }
 
     pub(super) fn bottom(&self) -> f64 {

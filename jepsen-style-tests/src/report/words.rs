@@ -64,15 +64,13 @@ pub(super) fn ended(completion: Option<&Event>) -> Kind {
     }
 }
 
-/// "p1/a −5, p2/b +5".
-pub(super) fn call(call: &Call) -> String {
+/// "p1/a −5, p2/b +5": so many steps at most.
+pub(super) fn call(call: &Call, most: usize) -> String {
     match call {
         Call::Transact { steps, .. } => {
-            // An audit reads dozens of cells: the first few tell which kind it is.
-            const SHOWN: usize = 8;
-            let mut text: Vec<String> = steps.iter().take(SHOWN).map(step).collect();
-            if steps.len() > SHOWN {
-                text.push(format!("and {} more", steps.len() - SHOWN));
+            let mut text: Vec<String> = steps.iter().take(most).map(step).collect();
+            if steps.len() > most {
+                text.push(format!("and {} more", steps.len() - most));
             }
             text.join(", ")
         }
