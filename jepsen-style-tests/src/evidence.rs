@@ -13,6 +13,7 @@ use unanimo_proto::transport::{Connector as _, TcpConnector};
 
 use crate::cluster::{CLUSTER, Cluster, Layout, Member};
 use crate::history::{Action, Answer, History, Step, Tx};
+use crate::late::LateAnswers;
 use crate::wire::store_client::StoreClient;
 use crate::wire::{self, step};
 
@@ -44,6 +45,9 @@ pub struct Evidence {
     /// When the history began (Unix milliseconds), so that the clocks of participants can be compared with it.
     #[serde(default)]
     pub began_unix_ms: Option<u64>,
+    /// What was answered to messages that came late, again, or from somewhere else.
+    #[serde(default)]
+    pub late: Vec<LateAnswers>,
     /// What could not be found out. Whatever needs it stays unknown.
     pub missing: Vec<String>,
 }

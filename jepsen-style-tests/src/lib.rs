@@ -20,6 +20,7 @@ pub mod checker;
 pub mod cluster;
 pub mod evidence;
 pub mod history;
+pub mod late;
 pub mod machine;
 pub mod nemesis;
 pub mod network;
@@ -34,4 +35,10 @@ pub mod workload;
 #[allow(missing_docs, unreachable_pub, clippy::all)]
 pub mod wire {
     tonic::include_proto!("store.v1");
+}
+
+/// The generated messages of the store's tap: what it keeps of the calls it gets.
+#[allow(missing_docs, unreachable_pub, clippy::all)]
+pub mod tap {
+    tonic::include_proto!("tap.v1");
 }

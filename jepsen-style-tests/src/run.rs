@@ -12,7 +12,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::{JoinHandle, JoinSet};
 
 use crate::checker::{self, Case, Verdict};
-use crate::cluster::{Addresses, Cluster, ClusterError, Layout, Place, sweep_disks};
+use crate::cluster::{Addresses, Cluster, ClusterError, Layout, Place, Settings, sweep_disks};
 use crate::evidence::{add_files, collect};
 use crate::history::{Answer, Call, HistoryError, Recorder, Step, Style};
 use crate::nemesis::{Fault, Injected};
@@ -146,7 +146,10 @@ async fn run_there(mut plan: Plan, place: Place, addresses: Addresses) -> Result
     let data = plan.folder.join("data");
     make(&data)?;
     let unavailable = take_unavailable(&mut plan.faults);
-    let mut cluster = Cluster::start_at(place, addresses, &plan.executable, &data, plan.layout)?;
+    let settings = Settings {
+        retention: plan.faults.iter().filter_map(|fault| fault.retention()).min(),
+    };
+    let mut cluster = Cluster::start_with(place, addresses, &plan.executable, &data, plan.layout, settings)?;
     cluster.wait_for_leader(START).await?;
     let history_file = plan.folder.join("history.jsonl");
     // Outside the history: what there is before it begins.
@@ -164,6 +167,7 @@ async fn run_there(mut plan: Plan, place: Place, addresses: Addresses) -> Result
     let mut evidence = collect(&mut cluster, opening, &history).await;
     evidence.began_unix_ms = began_unix_ms(recorder.started());
     add_files(&mut evidence, &mut cluster);
+    evidence.late = plan.faults.iter().flat_map(|fault| fault.answers()).collect();
     write(&plan.folder.join("evidence.json"), &evidence)?;
     let case = Case {
         history: &history,

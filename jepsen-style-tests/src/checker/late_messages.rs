@@ -1,9 +1,11 @@
 use std::collections::BTreeSet;
 
+use super::answered::Judged;
 use super::quiet::delays_messages;
 use super::told::{Transactions, Way};
 use super::{Case, Checker, Findings, needs};
 use crate::history::Tx;
+use crate::late::{Came, Ended, LateAnswers, Reaction};
 
 /// V16, V17: what has ended stays ended. A message that comes late, or again, changes nothing: no promise, no lock and no
 /// effect comes of it.
@@ -67,16 +69,64 @@ impl Checker for LateMessages {
                 None => findings.miss(format!("whether {} happened", fault.fault)),
             }
         }
+        for answers in &case.evidence.late {
+            let Some(judged) = judge(answers) else { continue };
+            judged.note(answers, &mut findings);
+        }
         needs::something(&mut findings, "ended branches");
         findings
     }
+}
+
+/// What one kind of answer is, if it is for this checker to say.
+fn judge(answers: &LateAnswers) -> Option<Judged> {
+    use Reaction::{Aborted, Acknowledged, Committed, No, ReadOnly, Yes};
+    let LateAnswers {
+        came,
+        ended,
+        forgotten,
+        ..
+    } = *answers;
+    match came {
+        Came::Late | Came::Again | Came::AfterRestart | Came::WithAnotherRequest | Came::Contradicting => {}
+        Came::ToTheWrongOne | Came::FromAnotherCluster | Came::FromAnOldLife | Came::Malformed => {
+            return None;
+        }
+    }
+    if let Some(judged) = Judged::without_answer(&answers.answer) {
+        return Some(judged);
+    }
+    let another = came == Came::WithAnotherRequest;
+    Some(match (answers.method.as_str(), ended, &answers.answer) {
+        (_, Ended::Open, _) => Judged::Same,
+        // A tombstone may be lost in a crash (R4): then there is a promise, and the next inquiry ends it.
+        ("Prepare", Ended::Aborted, Yes) if came == Came::AfterRestart => Judged::PromisedAgain,
+        ("Prepare", Ended::Aborted, Yes) => Judged::Wrong("promised_after_abort"),
+        ("Prepare", Ended::Committed, No) => Judged::Wrong("vote_changed"),
+        ("Prepare", _, Yes | No | ReadOnly) => Judged::Same,
+        // Of what was forgotten there is nothing left that could be committed or aborted.
+        ("Commit" | "Abort", _, Acknowledged) if forgotten => Judged::Same,
+        ("Commit", Ended::Committed, Acknowledged) | ("Abort", Ended::Aborted, Acknowledged) => Judged::Same,
+        ("Commit", Ended::Aborted, Acknowledged) if came == Came::AfterRestart => Judged::Same,
+        ("Commit", Ended::Aborted, Acknowledged) => Judged::Wrong("committed_after_abort"),
+        ("Abort", Ended::Committed, Acknowledged) => Judged::Wrong("aborted_after_commit"),
+        ("Submit" | "CommitTransaction" | "Inquire", _, Committed) if another => {
+            Judged::Wrong("another_request_committed")
+        }
+        // Whoever asks about what all have acknowledged is nobody who is in doubt. Nor is he told Commit.
+        ("Inquire", _, Aborted) if another || forgotten => Judged::Same,
+        (_, Ended::Committed, Aborted) => Judged::Wrong("outcome_changed"),
+        (_, Ended::Aborted, Committed) => Judged::Wrong("outcome_changed"),
+        (_, Ended::Committed, Committed) | (_, Ended::Aborted, Aborted) => Judged::Same,
+        (_, _, _) => Judged::Wrong("answer_out_of_place"),
+    })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::checker::Verdict;
-    use crate::checker::made::{Made, tx};
+    use crate::checker::made::{Made, answers, tx};
 
     #[test]
     fn what_ended_and_stays_so_is_right() {
@@ -121,5 +171,131 @@ mod tests {
         let mut made = Made::with_transfers();
         made.fault("late-commit", 0, 1, None);
         assert_eq!(made.check(&LateMessages).verdict, Verdict::Unknown);
+    }
+
+    #[test]
+    fn the_same_answer_again_and_a_refusal_are_right() {
+        use Reaction::*;
+        let refused = |reason: &str| Refused(reason.to_owned());
+        let right = [
+            ("Prepare", Came::Again, Ended::Committed, Yes),
+            ("Prepare", Came::Late, Ended::Aborted, No),
+            ("Prepare", Came::Late, Ended::Open, Yes),
+            ("Prepare", Came::AfterRestart, Ended::Aborted, Yes),
+            ("Prepare", Came::Again, Ended::Committed, refused("EXPIRED")),
+            ("Commit", Came::Again, Ended::Committed, Acknowledged),
+            ("Abort", Came::Late, Ended::Aborted, Acknowledged),
+            (
+                "Abort",
+                Came::Contradicting,
+                Ended::Committed,
+                refused("VIOLATION"),
+            ),
+            ("Submit", Came::Again, Ended::Committed, Committed),
+            (
+                "Submit",
+                Came::WithAnotherRequest,
+                Ended::Committed,
+                refused("REQUEST_MISMATCH"),
+            ),
+            (
+                "AbortTransaction",
+                Came::Contradicting,
+                Ended::Committed,
+                Committed,
+            ),
+            ("Inquire", Came::WithAnotherRequest, Ended::Committed, Aborted),
+            ("Inquire", Came::Again, Ended::Committed, Undecided),
+        ];
+        let mut made = Made::with_transfers();
+        for (method, came, ended, answer) in right {
+            made.evidence.late.push(answers(method, came, ended, answer));
+        }
+        let findings = made.assert(&LateMessages, &[]);
+        assert_eq!(findings.counted["late answers: the same"], 8);
+        assert_eq!(findings.counted["late answers: refused as EXPIRED"], 1);
+        assert_eq!(
+            findings.counted["late answers: promised again after a restart"],
+            1
+        );
+    }
+
+    #[test]
+    fn an_answer_that_changes_what_has_ended_is_found() {
+        use Reaction::*;
+        let wrong = [
+            ("Prepare", Came::Late, Ended::Aborted, Yes, "promised_after_abort"),
+            ("Prepare", Came::Again, Ended::Committed, No, "vote_changed"),
+            (
+                "Commit",
+                Came::Contradicting,
+                Ended::Aborted,
+                Acknowledged,
+                "committed_after_abort",
+            ),
+            (
+                "Abort",
+                Came::Contradicting,
+                Ended::Committed,
+                Acknowledged,
+                "aborted_after_commit",
+            ),
+            (
+                "Submit",
+                Came::WithAnotherRequest,
+                Ended::Aborted,
+                Committed,
+                "another_request_committed",
+            ),
+            (
+                "Submit",
+                Came::Again,
+                Ended::Committed,
+                Aborted,
+                "outcome_changed",
+            ),
+            (
+                "Inquire",
+                Came::Again,
+                Ended::Aborted,
+                Committed,
+                "outcome_changed",
+            ),
+            (
+                "AbortTransaction",
+                Came::Contradicting,
+                Ended::Committed,
+                Aborted,
+                "outcome_changed",
+            ),
+            (
+                "Submit",
+                Came::Again,
+                Ended::Committed,
+                Done,
+                "answer_out_of_place",
+            ),
+        ];
+        for (method, came, ended, answer, kind) in wrong {
+            let mut made = Made::with_transfers();
+            made.evidence.late.push(answers(method, came, ended, answer));
+            made.assert(&LateMessages, &[kind]);
+        }
+    }
+
+    #[test]
+    fn of_what_was_forgotten_decisions_are_acknowledged_and_nothing_is_committed() {
+        let made = |method, ended, answer| {
+            let mut made = Made::with_transfers();
+            let mut late = answers(method, Came::Again, ended, answer);
+            late.forgotten = true;
+            made.evidence.late.push(late);
+            made
+        };
+        made("Abort", Ended::Committed, Reaction::Acknowledged).assert(&LateMessages, &[]);
+        made("Inquire", Ended::Committed, Reaction::Aborted).assert(&LateMessages, &[]);
+        made("Submit", Ended::Aborted, Reaction::Committed).assert(&LateMessages, &["outcome_changed"]);
+        made("Submit", Ended::Committed, Reaction::Aborted).assert(&LateMessages, &["outcome_changed"]);
+        made("Prepare", Ended::Aborted, Reaction::Yes).assert(&LateMessages, &["promised_after_abort"]);
     }
 }

@@ -9,6 +9,7 @@ use super::{Case, Checker, Findings, Verdict};
 use crate::cluster::Layout;
 use crate::evidence::{EffectEvidence, Evidence, ParticipantEvidence, PromiseEvidence};
 use crate::history::{Action, Answer, Call, Event, History, Kind, Process, Step, Style, Tx};
+use crate::late::{Came, Ended, LateAnswers, Reaction};
 use crate::nemesis::Injected;
 use crate::store::TOO_LITTLE;
 
@@ -52,6 +53,21 @@ pub(super) fn read_number(participant: &str, cell: &str, number: i64) -> Step {
         list: Some(Vec::new()),
     };
     step(participant, cell, action)
+}
+
+/// An answer to a message that came late, given once.
+pub(super) fn answers(method: &str, came: Came, ended: Ended, answer: Reaction) -> LateAnswers {
+    LateAnswers {
+        fault: "replay-messages".to_owned(),
+        to: "p1".to_owned(),
+        method: method.to_owned(),
+        came,
+        ended,
+        forgotten: false,
+        answer,
+        times: 1,
+        example: Some(tx(1)),
+    }
 }
 
 /// So much from a at p1 to b at p2.

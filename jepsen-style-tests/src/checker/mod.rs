@@ -23,6 +23,7 @@ use crate::history::History;
 use crate::nemesis::Injected;
 
 mod agreement;
+mod answered;
 mod append;
 mod availability;
 mod conservation;

@@ -1,8 +1,16 @@
 use std::path::Path;
+use std::time::Duration;
 
 use serde::Serialize;
 
 use super::{Addresses, CLUSTER, Member};
+
+/// What of the configuration is not as it always is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Settings {
+    /// How long transactions are remembered, in whole seconds.
+    pub retention: Option<Duration>,
+}
 
 /// The configuration file of a coordinator node. What is not said stays at its default.
 #[derive(Serialize)]
@@ -14,6 +22,8 @@ struct CoordinatorConfig<'a> {
     join: bool,
     peers: Vec<Peer<'a>>,
     raft: Raft,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    retention: Option<Retention>,
 }
 
 /// Snapshots so often, and so little of the log behind them, that a run has some: they can be damaged, and a node that was
@@ -25,13 +35,24 @@ struct Raft {
 }
 
 #[derive(Serialize)]
+struct Retention {
+    window_seconds: u64,
+}
+
+#[derive(Serialize)]
 struct Peer<'a> {
     node: u64,
     address: &'a str,
 }
 
 /// The text of a node's configuration file. The node forms a cluster with the others, or joins theirs.
-pub(super) fn coordinator_config(node: u64, join: bool, data: &Path, addresses: &Addresses) -> String {
+pub(super) fn coordinator_config(
+    node: u64,
+    join: bool,
+    data: &Path,
+    addresses: &Addresses,
+    settings: Settings,
+) -> String {
     let config = CoordinatorConfig {
         cluster: CLUSTER,
         node,
@@ -46,6 +67,9 @@ pub(super) fn coordinator_config(node: u64, join: bool, data: &Path, addresses: 
             snapshot_every_entries: 400,
             keep_entries: 200,
         },
+        retention: settings.retention.map(|window| Retention {
+            window_seconds: window.as_secs(),
+        }),
     };
     match toml::to_string(&config) {
         Ok(text) => text,

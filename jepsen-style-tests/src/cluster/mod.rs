@@ -10,6 +10,7 @@ mod processes;
 mod strength;
 
 pub use child::{Surroundings, end_with_parent};
+pub use config::Settings;
 pub use disk::{Disk, sweep as sweep_disks, unavailable as disks_unavailable};
 pub use layout::{Addresses, CLUSTER, Layout, Member};
 pub use place::Place;

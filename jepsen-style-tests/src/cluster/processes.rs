@@ -16,7 +16,7 @@ use unanimo_proto::v1::admin_client::AdminClient;
 use unanimo_proto::v1::{GetStatusReply, GetStatusRequest};
 
 use super::child::{Child, Surroundings};
-use super::config::{coordinator_config, participant_arguments};
+use super::config::{Settings, coordinator_config, participant_arguments};
 use super::disk;
 use super::{Addresses, Disk, Layout, Member, Place};
 use crate::network::Network;
@@ -39,6 +39,7 @@ pub struct Cluster {
     pub(super) former: Vec<Member>,
     executable: PathBuf,
     folder: PathBuf,
+    settings: Settings,
     disks: BTreeMap<Member, Disk>,
     pub(super) place: Place,
 }
@@ -96,6 +97,18 @@ impl Cluster {
         folder: &Path,
         layout: Layout,
     ) -> Result<Self, ClusterError> {
+        Self::start_with(place, addresses, executable, folder, layout, Settings::default())
+    }
+
+    /// The same with another configuration.
+    pub fn start_with(
+        place: Place,
+        addresses: Addresses,
+        executable: &Path,
+        folder: &Path,
+        layout: Layout,
+        settings: Settings,
+    ) -> Result<Self, ClusterError> {
         let disks = match place.network().is_some() && disk::unavailable().is_none() {
             true => make_disks(folder, layout)?,
             false => BTreeMap::new(),
@@ -108,6 +121,7 @@ impl Cluster {
             former: Vec::new(),
             executable: executable.to_owned(),
             folder: folder.to_owned(),
+            settings,
             disks,
             place,
         };
@@ -139,7 +153,7 @@ impl Cluster {
         match member {
             Member::Coordinator(node) => {
                 let config = self.folder.join(format!("{member}.toml"));
-                let text = coordinator_config(node, join, &data, &self.addresses);
+                let text = coordinator_config(node, join, &data, &self.addresses, self.settings);
                 fs::write(&config, text).map_err(|source| ClusterError::Unusable {
                     what: config.display().to_string(),
                     source,

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::cluster::{Cluster, ClusterError};
+use crate::late::LateAnswers;
 
 /// A fault that happened, or was planned and did not.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -45,6 +46,16 @@ pub trait Fault: Send {
         None
     }
 
+    /// How soon the cluster has to forget what is over, if it matters. Such a fault is one of [`only_by_name`].
+    fn retention(&self) -> Option<Duration> {
+        None
+    }
+
+    /// What was answered to the messages that it sent, in all of its turns.
+    fn answers(&self) -> Vec<LateAnswers> {
+        Vec::new()
+    }
+
     /// How long it lasts once begun.
     fn lasts(&self, random: &mut StdRng) -> Duration;
 
@@ -72,6 +83,7 @@ mod kill;
 mod membership;
 mod memory;
 mod memory_limit;
+mod messages;
 mod monotonic;
 mod packets;
 mod partition;
@@ -83,7 +95,12 @@ mod transfer;
 
 pub use draw::draw;
 
-/// Every fault, by name.
+/// Faults that make the whole run another one, by name: see [`Fault::retention`]. They happen only if they are asked for.
+pub fn only_by_name() -> Vec<Box<dyn Fault>> {
+    messages::only_by_name()
+}
+
+/// Every other fault, by name.
 pub fn all() -> Vec<Box<dyn Fault>> {
     let mut faults: Vec<Box<dyn Fault>> = Vec::new();
     faults.extend(kill::all());
@@ -98,5 +115,6 @@ pub fn all() -> Vec<Box<dyn Fault>> {
     faults.extend(partition::all());
     faults.extend(packets::all());
     faults.extend(disk::all());
+    faults.extend(messages::all());
     faults
 }

@@ -8,8 +8,10 @@ mod cells;
 mod locks;
 mod process;
 mod service;
+mod tap;
 
 pub use cells::{Cells, CellsError};
 pub(crate) use cells::{HEARD, LOCKED, TOO_LITTLE};
 pub(crate) use process::CELLS;
 pub use process::{StoreConfig, StoreError, run};
+pub(crate) use tap::LATE;

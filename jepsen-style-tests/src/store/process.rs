@@ -13,6 +13,8 @@ use unanimo_table::{Checkpointer, SledOptions, SledTable, Table, TableError};
 
 use super::Cells;
 use super::service::StoreService;
+use super::tap::Tap;
+use crate::tap::tap_server::TapServer;
 use crate::wire::store_server::StoreServer;
 
 /// The table of the cells, in a store's data folder.
@@ -134,9 +136,11 @@ fn open(data: &Path) -> Result<Cells, StoreError> {
 async fn serve(service: StoreService, listener: TcpListener) -> Result<(), StoreError> {
     let participant = service.participant.clone();
     let join = JoinLayer::new(&participant);
+    let tap = Tap::default();
     let router = Keepalive::default()
         .server()
-        .add_service(participant.service())
+        .add_service(tap.before(participant.service()))
+        .add_service(TapServer::new(tap))
         .add_service(participant.health_service())
         .add_service(join.layer(StoreServer::new(service)));
     let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));

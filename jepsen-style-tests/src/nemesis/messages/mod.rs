@@ -1,0 +1,81 @@
+//! Messages that come late, again, or from somewhere else.
+//!
+//! The stores keep the calls that coordinators make, and hold some back. What was kept is sent again from here: to whom
+//! it was meant for and to others, in any order, in the same life of the process or in a later one. Every answer is
+//! counted, and whoever judges it is a checker.
+
+mod answers;
+mod foreign;
+mod hold;
+mod kept;
+mod replay;
+mod to_coordinators;
+mod to_participants;
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+use tonic::transport::Channel;
+use unanimo_proto::transport::{Connector as _, TcpConnector};
+
+use super::{Fault, NemesisError};
+use crate::cluster::{Cluster, Member};
+use crate::wire::GetStatusRequest;
+use crate::wire::store_client::StoreClient;
+
+/// How long the answer to one message is waited for.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// Messages under way at once.
+const CONCURRENT: usize = 16;
+/// How long a process may take until it serves again.
+const SERVES: Duration = Duration::from_secs(15);
+
+/// Every fault of messages.
+pub(super) fn all() -> Vec<Box<dyn Fault>> {
+    vec![
+        Box::new(hold::Hold::default()),
+        Box::new(replay::Replay::soon()),
+        Box::new(foreign::OtherCluster::default()),
+    ]
+}
+
+/// Those that need a cluster which forgets soon.
+pub(super) fn only_by_name() -> Vec<Box<dyn Fault>> {
+    vec![Box::new(replay::Replay::after_forgetting())]
+}
+
+fn channel(cluster: &Cluster, member: Member) -> Result<Channel, NemesisError> {
+    TcpConnector::default()
+        .channel(cluster.addresses().of(member))
+        .map_err(|error| NemesisError::Other(error.to_string()))
+}
+
+/// Every participant.
+fn participants(cluster: &Cluster) -> Vec<Member> {
+    (1..=cluster.layout().participants)
+        .map(Member::Participant)
+        .collect()
+}
+
+/// Every coordinator node.
+fn nodes(cluster: &Cluster) -> Vec<Member> {
+    cluster.layout().nodes().map(Member::Coordinator).collect()
+}
+
+/// Waits until a participant that was started again serves, and the cluster knows it.
+async fn wait_until_it_serves(cluster: &Cluster, member: Member) -> Result<(), NemesisError> {
+    let mut store = StoreClient::new(channel(cluster, member)?);
+    let deadline = Instant::now() + SERVES;
+    loop {
+        let mut request = tonic::Request::new(GetStatusRequest {});
+        request.set_timeout(Duration::from_secs(1));
+        match store.get_status(request).await {
+            Ok(status) if status.get_ref().registered => return Ok(()),
+            _ if Instant::now() >= deadline => {
+                let text = format!("{member} does not serve within {SERVES:?}");
+                return Err(NemesisError::Other(text));
+            }
+            Ok(_) | Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
+        }
+    }
+}
