@@ -87,6 +87,8 @@ pub enum Reaction {
     Undecided,
     /// Done, whatever else was asked for.
     Done,
+    /// The process did not live on.
+    Died,
     /// Refused, with this reason.
     Refused(String),
     /// Nothing may be concluded: no answer came, or an error that is not of Unanimo.
@@ -151,6 +153,7 @@ impl Reaction {
             Self::Aborted => "aborted".to_owned(),
             Self::Undecided => "undecided".to_owned(),
             Self::Done => "done".to_owned(),
+            Self::Died => "died".to_owned(),
             Self::Refused(reason) => format!("refused as {reason}"),
             Self::Nothing(why) => format!("nothing ({why})"),
         }

@@ -30,7 +30,8 @@ impl Judged {
             | Reaction::Acknowledged
             | Reaction::Committed
             | Reaction::Aborted
-            | Reaction::Done => None,
+            | Reaction::Done
+            | Reaction::Died => None,
         }
     }
 

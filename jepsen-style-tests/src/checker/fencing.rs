@@ -67,6 +67,7 @@ fn judge(answers: &LateAnswers) -> Option<Judged> {
         (Reaction::Refused(other), Some(_)) if is_for_everybody(other) => Judged::Nothing,
         (Reaction::Refused(_), Some(_)) => Judged::Wrong("stranger_not_recognised"),
         (Reaction::Nothing(_), _) => Judged::Nothing,
+        (Reaction::Died, _) => Judged::Wrong("killed_by_a_message"),
         (_, _) => Judged::Wrong(taken),
     })
 }
@@ -169,6 +170,7 @@ mod tests {
             ),
             (Came::FromAnOldLife, Reaction::Done, "old_life_believed"),
             (Came::Malformed, Reaction::Acknowledged, "malformed_served"),
+            (Came::Malformed, Reaction::Died, "killed_by_a_message"),
         ];
         for (came, answer, kind) in wrong {
             let mut made = Made::with_transfers();

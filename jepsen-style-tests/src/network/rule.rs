@@ -56,6 +56,25 @@ impl Rule {
         });
         self.cut || flaps_down
     }
+
+    /// For how long nothing passes from now on, this long after the rule came into force. None if it is for as long as
+    /// the rule is.
+    pub(super) fn down_for(&self, after: Duration) -> Option<Duration> {
+        if self.cut {
+            return None;
+        }
+        let Some(Flapping { down, up }) = self.flapping else {
+            return Some(Duration::ZERO);
+        };
+        let cycle = (down + up).as_nanos().max(1);
+        let into = u64::try_from(after.as_nanos() % cycle).unwrap_or(u64::MAX);
+        Some(down.saturating_sub(Duration::from_nanos(into)))
+    }
+
+    /// Whether it says what happens to single packets, and not only when and whether bytes pass.
+    pub(super) fn is_about_packets(&self) -> bool {
+        self.loss > 0.0 || self.duplication > 0.0 || self.reordering.is_some()
+    }
 }
 
 /// What happened to the packets of a link, or of several.

@@ -6,6 +6,7 @@
 
 mod answers;
 mod foreign;
+mod garbage;
 mod hold;
 mod kept;
 mod replay;
@@ -36,6 +37,7 @@ pub(super) fn all() -> Vec<Box<dyn Fault>> {
         Box::new(hold::Hold::default()),
         Box::new(replay::Replay::soon()),
         Box::new(foreign::OtherCluster::default()),
+        Box::new(garbage::Garbage::default()),
     ]
 }
 
@@ -59,7 +61,8 @@ fn participants(cluster: &Cluster) -> Vec<Member> {
 
 /// Every coordinator node.
 fn nodes(cluster: &Cluster) -> Vec<Member> {
-    cluster.layout().nodes().map(Member::Coordinator).collect()
+    let nodes = cluster.addresses().nodes();
+    nodes.map(|(node, _)| Member::Coordinator(node)).collect()
 }
 
 /// Waits until a participant that was started again serves, and the cluster knows it.

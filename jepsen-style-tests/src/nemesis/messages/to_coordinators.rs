@@ -249,7 +249,7 @@ pub(super) async fn old_lives(cluster: &Cluster) -> Vec<Letter> {
 
 /// Transactions below this one are closed, as far as any node knows.
 pub(super) async fn watermark(cluster: &Cluster) -> Option<Tx> {
-    let statuses = cluster.layout().nodes().map(|node| cluster.status(node));
+    let statuses = cluster.addresses().nodes().map(|(node, _)| cluster.status(node));
     let statuses = futures::future::join_all(statuses).await;
     let known = statuses
         .into_iter()
@@ -260,7 +260,7 @@ pub(super) async fn watermark(cluster: &Cluster) -> Option<Tx> {
 
 /// What the leader says of itself and its participants, or else any node.
 async fn status_of_anyone(cluster: &Cluster) -> Option<v1::GetStatusReply> {
-    let statuses = cluster.layout().nodes().map(|node| cluster.status(node));
+    let statuses = cluster.addresses().nodes().map(|(node, _)| cluster.status(node));
     let statuses = futures::future::join_all(statuses).await;
     statuses
         .into_iter()
