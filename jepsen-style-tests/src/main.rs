@@ -55,6 +55,9 @@ enum Command {
         name: String,
         #[arg(long)]
         listen: String,
+        /// Where others reach it.
+        #[arg(long)]
+        address: String,
         #[arg(long, value_delimiter = ',')]
         coordinators: Vec<String>,
         #[arg(long)]
@@ -127,9 +130,10 @@ async fn main() -> ExitCode {
         Command::Participant {
             name,
             listen,
+            address,
             coordinators,
             data,
-        } => participant(name, listen, coordinators, data).await,
+        } => participant(name, listen, address, coordinators, data).await,
     };
     result.unwrap_or_else(|error| {
         eprintln!("jepsen-style-tests: {error}");
@@ -147,6 +151,7 @@ async fn coordinator(config: PathBuf) -> Result<ExitCode, AnyError> {
 async fn participant(
     name: String,
     listen: String,
+    address: String,
     coordinators: Vec<String>,
     data: PathBuf,
 ) -> Result<ExitCode, AnyError> {
@@ -155,6 +160,7 @@ async fn participant(
         name: name.parse()?,
         cluster: CLUSTER.parse()?,
         listen,
+        address,
         coordinators,
         data,
     };

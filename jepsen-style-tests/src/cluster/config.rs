@@ -49,6 +49,7 @@ struct Peer<'a> {
 pub(super) fn coordinator_config(
     node: u64,
     join: bool,
+    listen: &str,
     data: &Path,
     addresses: &Addresses,
     settings: Settings,
@@ -56,7 +57,7 @@ pub(super) fn coordinator_config(
     let config = CoordinatorConfig {
         cluster: CLUSTER,
         node,
-        listen: addresses.of(Member::Coordinator(node)),
+        listen,
         data,
         join,
         peers: addresses
@@ -78,12 +79,19 @@ pub(super) fn coordinator_config(
 }
 
 /// The arguments of a participant.
-pub(super) fn participant_arguments(member: Member, data: &Path, addresses: &Addresses) -> Vec<String> {
+pub(super) fn participant_arguments(
+    member: Member,
+    listen: &str,
+    data: &Path,
+    addresses: &Addresses,
+) -> Vec<String> {
     [
         "participant",
         "--name",
         &member.to_string(),
         "--listen",
+        listen,
+        "--address",
         addresses.of(member),
         "--coordinators",
         &addresses.coordinators().join(","),

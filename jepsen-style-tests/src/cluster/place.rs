@@ -1,6 +1,6 @@
 use std::collections::BTreeMap;
 use std::io;
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener};
 
 use tokio::runtime::{Builder, Runtime};
 
@@ -10,11 +10,9 @@ use crate::random::Seed;
 
 /// Where the processes live.
 pub enum Place {
-    /// On the loopback interface, each at a port of its own. Needs no rights; the network cannot be disturbed.
-    Loopback {
-        /// Held until the end, so that nobody else takes the port of a process that is being restarted.
-        claims: Vec<TcpListener>,
-    },
+    /// On the loopback interface, each at a port of its own behind a proxy at another one. Needs no rights; links can be
+    /// disturbed, packets cannot. Each proxy keeps others away from the port of its process while that is restarted.
+    Loopback(Network),
     /// Each in a network namespace of its own, and the clients in another. Needs root.
     Namespaces(Network),
 }
@@ -33,9 +31,9 @@ impl Place {
             Some(reason) => {
                 tracing::warn!(
                     reason,
-                    "on the loopback interface: its network cannot be disturbed"
+                    "on the loopback interface: its packets cannot be disturbed"
                 );
-                Self::loopback(layout)
+                Self::loopback(layout, seed)
             }
         }
     }
@@ -51,8 +49,8 @@ impl Place {
     }
 
     /// Addresses on the loopback interface.
-    pub fn loopback(layout: Layout) -> io::Result<(Self, Addresses)> {
-        let mut place = Self::Loopback { claims: Vec::new() };
+    pub fn loopback(layout: Layout, seed: Seed) -> io::Result<(Self, Addresses)> {
+        let mut place = Self::Loopback(Network::of_proxies(seed)?);
         let mut addresses = BTreeMap::new();
         for member in layout.members() {
             addresses.insert(member, place.add(member)?);
@@ -60,13 +58,14 @@ impl Place {
         Ok((place, Addresses::new(addresses)))
     }
 
-    /// Where one more process is to serve.
+    /// Where one more process is to be reached.
     pub(super) fn add(&mut self, member: Member) -> io::Result<String> {
         match self {
-            Self::Loopback { claims } => {
-                let (claim, port) = claim()?;
-                claims.push(claim);
-                Ok(format!("127.0.0.1:{port}"))
+            Self::Loopback(network) => {
+                let (proxy, port) = claim()?;
+                let address = proxy.local_addr()?.to_string();
+                network.add_proxy(Host::Member(member), proxy, behind(port))?;
+                Ok(address)
             }
             Self::Namespaces(network) => {
                 let host = Host::Member(member);
@@ -92,11 +91,21 @@ impl Place {
         builder.build()
     }
 
-    /// The network, if it is our own.
-    pub fn network(&self) -> Option<&Network> {
+    /// The network between them.
+    pub fn network(&self) -> &Network {
         match self {
-            Self::Loopback { .. } => None,
-            Self::Namespaces(network) => Some(network),
+            Self::Loopback(network) | Self::Namespaces(network) => network,
+        }
+    }
+
+    /// Where a process listens that is reached at this address.
+    pub(super) fn listens(&self, reached_at: &str) -> String {
+        match self {
+            Self::Namespaces(_) => reached_at.to_owned(),
+            Self::Loopback(_) => match reached_at.parse::<SocketAddr>() {
+                Ok(proxy) => behind(proxy.port() + 1).to_string(),
+                Err(error) => unreachable!("{reached_at:?} is an address of ours: {error}"),
+            },
         }
     }
 
@@ -107,13 +116,13 @@ impl Place {
         act: impl FnOnce() -> io::Result<T> + Send,
     ) -> io::Result<T> {
         match self {
-            Self::Loopback { .. } => act(),
+            Self::Loopback(_) => act(),
             Self::Namespaces(network) => network.at(Host::Member(member), act),
         }
     }
 }
 
-/// A free port, and what keeps others away from it: each even port is the claim on the odd one after it.
+/// A free port, and what keeps others away from it: each even port is that of the proxy of the odd one after it.
 fn claim() -> io::Result<(TcpListener, u16)> {
     let ports = PORTS
         .step_by(2)
@@ -126,6 +135,10 @@ fn claim() -> io::Result<(TcpListener, u16)> {
         }
     }
     Err(io::Error::other("no free ports"))
+}
+
+fn behind(port: u16) -> SocketAddr {
+    SocketAddr::from(([127, 0, 0, 1], port))
 }
 
 fn bind(port: u16) -> io::Result<TcpListener> {

@@ -20,6 +20,7 @@ use super::config::{Settings, coordinator_config, participant_arguments};
 use super::disk;
 use super::{Addresses, Disk, Layout, Member, Place};
 use crate::network::Network;
+use crate::random::Seed;
 use crate::wire;
 use crate::wire::store_client::StoreClient;
 
@@ -81,10 +82,11 @@ pub enum ClusterError {
 impl Cluster {
     /// Starts all processes on the loopback interface, with their data in this folder. `executable` is this program.
     pub fn start(executable: &Path, folder: &Path, layout: Layout) -> Result<Self, ClusterError> {
-        let (place, addresses) = Place::loopback(layout).map_err(|source| ClusterError::Unusable {
-            what: "the loopback interface".to_owned(),
-            source,
-        })?;
+        let (place, addresses) =
+            Place::loopback(layout, Seed(0)).map_err(|source| ClusterError::Unusable {
+                what: "the loopback interface".to_owned(),
+                source,
+            })?;
         Self::start_at(place, addresses, executable, folder, layout)
     }
 
@@ -109,7 +111,7 @@ impl Cluster {
         layout: Layout,
         settings: Settings,
     ) -> Result<Self, ClusterError> {
-        let disks = match place.network().is_some() && disk::unavailable().is_none() {
+        let disks = match place.network().has_namespaces() && disk::unavailable().is_none() {
             true => make_disks(folder, layout)?,
             false => BTreeMap::new(),
         };
@@ -149,11 +151,11 @@ impl Cluster {
     }
 
     pub(super) fn arguments(&self, member: Member, join: bool) -> Result<Vec<String>, ClusterError> {
-        let data = self.data(member);
+        let (listen, data) = (self.place.listens(self.addresses.of(member)), self.data(member));
         match member {
             Member::Coordinator(node) => {
                 let config = self.folder.join(format!("{member}.toml"));
-                let text = coordinator_config(node, join, &data, &self.addresses, self.settings);
+                let text = coordinator_config(node, join, &listen, &data, &self.addresses, self.settings);
                 fs::write(&config, text).map_err(|source| ClusterError::Unusable {
                     what: config.display().to_string(),
                     source,
@@ -164,7 +166,7 @@ impl Cluster {
                     config.display().to_string(),
                 ])
             }
-            Member::Participant(_) => Ok(participant_arguments(member, &data, &self.addresses)),
+            Member::Participant(_) => Ok(participant_arguments(member, &listen, &data, &self.addresses)),
         }
     }
 
@@ -210,8 +212,8 @@ impl Cluster {
         Ok(())
     }
 
-    /// The network between the processes, if it is our own.
-    pub fn network(&self) -> Option<&Network> {
+    /// The network between the processes.
+    pub fn network(&self) -> &Network {
         self.place.network()
     }
 

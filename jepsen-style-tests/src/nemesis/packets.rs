@@ -5,7 +5,6 @@ use futures::future::BoxFuture;
 use rand::Rng as _;
 use rand::rngs::StdRng;
 
-use super::partition::network_of;
 use super::{Fault, NemesisError};
 use crate::cluster::Cluster;
 use crate::network::{self, Counts, Host, Link, Reordering, Rule};
@@ -98,7 +97,11 @@ impl Fault for Packets {
     }
 
     fn unavailable(&self) -> Option<String> {
-        network::unavailable()
+        match self.what {
+            // Of a stream as well as of packets.
+            Trouble::Delay => None,
+            Trouble::Loss | Trouble::Duplication | Trouble::Reordering => network::packets_unavailable(),
+        }
     }
 
     fn lasts(&self, random: &mut StdRng) -> Duration {
@@ -111,7 +114,7 @@ impl Fault for Packets {
         random: &'a mut StdRng,
     ) -> BoxFuture<'a, Result<String, NemesisError>> {
         async move {
-            let network = network_of(cluster)?;
+            let network = cluster.network();
             let hosts: Vec<Host> = network.hosts().collect();
             let pairs = hosts
                 .iter()
@@ -134,7 +137,7 @@ impl Fault for Packets {
             let Some((links, before)) = self.before.take() else {
                 return Ok(None);
             };
-            let network = network_of(cluster)?;
+            let network = cluster.network();
             network.set(&links, Rule::default());
             let counts = network.counts(&links) - before;
             Ok((self.what.happened(counts) > 0).then(|| counts.to_string()))

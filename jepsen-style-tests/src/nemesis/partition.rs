@@ -9,7 +9,7 @@ use rand::seq::SliceRandom as _;
 
 use super::{Fault, NemesisError};
 use crate::cluster::{Cluster, Layout, Member};
-use crate::network::{self, Counts, Flapping, Host, Link, Network, Rule};
+use crate::network::{Counts, Flapping, Host, Link, Rule};
 
 /// How long an election may take before a leader is looked for in vain.
 const ELECTION: Duration = Duration::from_secs(10);
@@ -83,10 +83,6 @@ impl Fault for Partition {
         }
     }
 
-    fn unavailable(&self) -> Option<String> {
-        network::unavailable()
-    }
-
     fn lasts(&self, random: &mut StdRng) -> Duration {
         Duration::from_millis(random.random_range(1000..6000))
     }
@@ -102,7 +98,7 @@ impl Fault for Partition {
             } else {
                 1
             };
-            let network = network_of(cluster)?;
+            let network = cluster.network();
             let (links, what) = self.shape.links(cluster.layout(), leader, random);
             if links.is_empty() {
                 return Err(NemesisError::Other(format!(
@@ -126,19 +122,13 @@ impl Fault for Partition {
             let Some(Cut { links, before }) = self.cut.take() else {
                 return Ok(None);
             };
-            let network = network_of(cluster)?;
+            let network = cluster.network();
             network.set(&links, Rule::default());
             let happened = network.counts(&links) - before;
             Ok((happened.cut > 0).then(|| happened.to_string()))
         }
         .boxed()
     }
-}
-
-pub(super) fn network_of(cluster: &Cluster) -> Result<&Network, NemesisError> {
-    cluster
-        .network()
-        .ok_or_else(|| NemesisError::Other("the network is not our own".to_owned()))
 }
 
 impl Shape {

@@ -27,8 +27,10 @@ pub struct StoreConfig {
     pub name: ParticipantId,
     /// The cluster it belongs to.
     pub cluster: ClusterId,
-    /// Where it serves, and where coordinators reach it, as `host:port`.
+    /// Where it serves, as `host:port`.
     pub listen: String,
+    /// Where coordinators reach it.
+    pub address: String,
     /// Every coordinator node as `host:port`.
     pub coordinators: Vec<String>,
     /// Its data folder.
@@ -94,7 +96,7 @@ pub async fn run(config: StoreConfig) -> Result<(), StoreError> {
     let options = ParticipantOptions::new(
         config.cluster,
         config.name.clone(),
-        config.listen,
+        config.address,
         config.coordinators,
         config.data.join("participant"),
     );

@@ -15,7 +15,7 @@ use tonic::transport::Channel;
 use unanimo_proto::transport::MAX_MESSAGE_BYTES;
 
 use super::answers::{About, Answer, Answers};
-use super::{PATIENCE, channel, nodes, participants, wait_until_it_serves};
+use super::{PATIENCE, channel, nodes, participants};
 use crate::cluster::{Cluster, Member};
 use crate::late::{Came, LateAnswers, Reaction};
 use crate::nemesis::{Fault, NemesisError};
@@ -173,10 +173,11 @@ async fn call(channel: Channel, path: PathAndQuery, body: Bytes) -> Reaction {
 /// Whether it lives on and serves.
 async fn is_well(cluster: &Cluster, member: Member) -> Reaction {
     let well = async {
-        match member {
-            Member::Coordinator(node) => while cluster.status(node).await.is_none() {},
-            Member::Participant(_) => while wait_until_it_serves(cluster, member).await.is_err() {},
-        }
+        let serves = async || match member {
+            Member::Coordinator(node) => cluster.status(node).await.is_some(),
+            Member::Participant(number) => cluster.store_status(number).await.is_some(),
+        };
+        while !serves().await {}
     };
     match tokio::time::timeout(WELL, well).await {
         Ok(()) => Reaction::Nothing("serves".to_owned()),

@@ -11,7 +11,7 @@ use unanimo_client::Client;
 
 use super::answers::Answers;
 use super::kept::{Kept, Memory, Message};
-use super::{PATIENCE, channel, to_participants, wait_until_it_serves};
+use super::{PATIENCE, SERVES, channel, to_participants};
 use crate::cluster::{CLUSTER, Cluster, Member};
 use crate::late::{Came, LateAnswers};
 use crate::nemesis::{Fault, NemesisError};
@@ -104,7 +104,7 @@ impl Fault for Hold {
             if holding.restart {
                 cluster.kill(holding.at)?;
                 cluster.start_again(holding.at)?;
-                wait_until_it_serves(cluster, holding.at).await?;
+                cluster.wait_until_whole(SERVES).await?;
             }
             let Some(process) = cluster.process(holding.at) else {
                 return Ok(None);

@@ -15,20 +15,17 @@ mod to_participants;
 
 use std::time::Duration;
 
-use tokio::time::Instant;
 use tonic::transport::Channel;
 use unanimo_proto::transport::{Connector as _, TcpConnector};
 
 use super::{Fault, NemesisError};
 use crate::cluster::{Cluster, Member};
-use crate::wire::GetStatusRequest;
-use crate::wire::store_client::StoreClient;
 
 /// How long the answer to one message is waited for.
 const PATIENCE: Duration = Duration::from_secs(2);
 /// Messages under way at once.
 const CONCURRENT: usize = 16;
-/// How long a process may take until it serves again.
+/// How long the cluster may take to have its full strength again when a process was started.
 const SERVES: Duration = Duration::from_secs(15);
 
 /// Every fault of messages.
@@ -63,22 +60,4 @@ fn participants(cluster: &Cluster) -> Vec<Member> {
 fn nodes(cluster: &Cluster) -> Vec<Member> {
     let nodes = cluster.addresses().nodes();
     nodes.map(|(node, _)| Member::Coordinator(node)).collect()
-}
-
-/// Waits until a participant that was started again serves, and the cluster knows it.
-async fn wait_until_it_serves(cluster: &Cluster, member: Member) -> Result<(), NemesisError> {
-    let mut store = StoreClient::new(channel(cluster, member)?);
-    let deadline = Instant::now() + SERVES;
-    loop {
-        let mut request = tonic::Request::new(GetStatusRequest {});
-        request.set_timeout(Duration::from_secs(1));
-        match store.get_status(request).await {
-            Ok(status) if status.get_ref().registered => return Ok(()),
-            _ if Instant::now() >= deadline => {
-                let text = format!("{member} does not serve within {SERVES:?}");
-                return Err(NemesisError::Other(text));
-            }
-            Ok(_) | Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
-        }
-    }
 }

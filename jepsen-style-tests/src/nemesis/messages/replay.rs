@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use super::answers::Answers;
 use super::kept::{Kept, Memory, Message};
-use super::{participants, to_coordinators, to_participants, wait_until_it_serves};
+use super::{SERVES, participants, to_coordinators, to_participants};
 use crate::cluster::{Cluster, Member};
 use crate::late::{Came, LateAnswers};
 use crate::nemesis::{Fault, NemesisError};
@@ -170,7 +170,7 @@ impl Fault for Replay {
             self.memory.refresh(cluster).await?;
             cluster.kill(restarted)?;
             cluster.start_again(restarted)?;
-            wait_until_it_serves(cluster, restarted).await?;
+            cluster.wait_until_whole(SERVES).await?;
             let chosen: Vec<Kept> = self
                 .choose(cluster, random)
                 .into_iter()
