@@ -7,7 +7,10 @@ use std::time::Duration;
 use tokio::time::{Instant, timeout_at};
 use tonic::transport::Channel;
 use tonic::{Request, Status};
-use unanimo_core::{ClusterId, Decision, IdempotencyKey, Members, Operation, ParticipantId, TransactionId};
+use unanimo_core::mutants::{self, Mutant};
+use unanimo_core::{
+    AbortReason, ClusterId, Decision, IdempotencyKey, Members, Operation, ParticipantId, TransactionId,
+};
 use unanimo_proto::transport::{Clock as _, Connector, SystemClock, TcpConnector};
 use unanimo_proto::v1::{self, coordinator_client::CoordinatorClient};
 use unanimo_proto::{
@@ -161,21 +164,23 @@ impl Client {
             let Outcome(decision) = Outcome::try_from(reply.outcome).map_err(unreadable)?;
             Ok((told, decision))
         };
-        self.until_answered(patience, request, call)
-            .await
-            .map_err(|unanswered| match unanswered.of_transaction() {
-                Unanswered::Refused {
-                    reason: ErrorReason::Expired,
-                    message,
-                    ..
-                } => SubmitError::Expired { transaction, message },
-                Unanswered::Refused { reason, message, .. } => SubmitError::Refused { reason, message },
-                Unanswered::Unknown { waited, last_error } => SubmitError::Unknown {
-                    transaction,
-                    waited,
-                    last_error,
-                },
-            })
+        let answered = self.until_answered(patience, request, call).await;
+        if mutants::is_on(Mutant::M21) && matches!(answered, Err(Unanswered::Unknown { .. })) {
+            return Ok((transaction, Decision::Abort(AbortReason::Requested)));
+        }
+        answered.map_err(|unanswered| match unanswered.of_transaction() {
+            Unanswered::Refused {
+                reason: ErrorReason::Expired,
+                message,
+                ..
+            } => SubmitError::Expired { transaction, message },
+            Unanswered::Refused { reason, message, .. } => SubmitError::Refused { reason, message },
+            Unanswered::Unknown { waited, last_error } => SubmitError::Unknown {
+                transaction,
+                waited,
+                last_error,
+            },
+        })
     }
 
     /// Begins an interactive transaction, which has `timeout` to get to its commit: after it the participants let go
@@ -402,6 +407,12 @@ impl Client {
                 Some(ErrorReason::Overloaded | ErrorReason::NoLeader | ErrorReason::Premature)
             ) || never_connected(&error);
             may_have_started |= !harmless;
+            if mutants::is_on(Mutant::M21) && may_have_started {
+                return Err(Unanswered::Unknown {
+                    waited: started.elapsed(),
+                    last_error: describe(&error),
+                });
+            }
             if !matches!(reason, Some(ErrorReason::Overloaded)) {
                 self.nodes.avoid(place);
             }

@@ -14,6 +14,9 @@ mod driver;
 mod exporter;
 mod forming;
 mod metrics;
+#[cfg(feature = "mutants")]
+#[doc(hidden)]
+pub mod mutants;
 mod node;
 mod observer;
 mod operator;

@@ -75,6 +75,11 @@ async fn main() -> ExitCode {
         )
         .with_writer(std::io::stderr)
         .init();
+    #[cfg(feature = "mutants")]
+    if let Err(error) = unanimo_coordinator::mutants::plant_what_is_asked_for() {
+        eprintln!("unanimo: {error}");
+        return ExitCode::FAILURE;
+    }
     match carry_out(Arguments::parse().command).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

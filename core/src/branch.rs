@@ -21,6 +21,7 @@ use bytes::Bytes;
 
 pub use join::{JoinAnswer, JoinRequest, Work};
 
+use crate::mutants::{self, Mutant};
 use crate::record::Contradiction;
 use crate::{
     ClusterId, Ignored, Members, Operation, Prepared, Record, RequestHash, Timestamp, TransactionId,
@@ -328,7 +329,7 @@ impl Branch {
             BranchInput::Commit { request_hash } => commit(self.phase, request_hash),
             BranchInput::Abort => abort(transaction, self.phase),
             BranchInput::Applied => applied(transaction, self.phase),
-            BranchInput::TimerFired => timer_fired(self.phase),
+            BranchInput::TimerFired => timer_fired(transaction, self.phase),
         };
         (Self { transaction, phase }, effects)
     }
@@ -432,7 +433,11 @@ fn prepare(transaction: TransactionId, phase: Phase, request: PrepareRequest, no
 fn promise(transaction: TransactionId, request: PrepareRequest, redo: Bytes, now: Timestamp) -> Stepped {
     let prepared = Prepared {
         cluster: request.cluster,
-        members: request.members,
+        members: if mutants::is_on(Mutant::M3) {
+            Members::new()
+        } else {
+            request.members
+        },
         request_hash: request.request_hash,
         redo,
         deadline: request.deadline,
@@ -528,8 +533,9 @@ fn recorded(phase: Phase) -> Stepped {
 }
 
 fn commit(phase: Phase, request_hash: RequestHash) -> Stepped {
+    let any = mutants::is_on(Mutant::M15);
     match phase {
-        Phase::Prepared(prepared) if prepared.request_hash == request_hash => {
+        Phase::Prepared(prepared) if prepared.request_hash == request_hash || any => {
             let effects = vec![BranchEffect::Commit {
                 redo: prepared.redo.clone(),
             }];
@@ -641,8 +647,9 @@ fn applied(transaction: TransactionId, phase: Phase) -> Stepped {
     }
 }
 
-fn timer_fired(phase: Phase) -> Stepped {
+fn timer_fired(transaction: TransactionId, phase: Phase) -> Stepped {
     match phase {
+        Phase::Prepared(_) if mutants::is_on(Mutant::M18) => abort(transaction, phase),
         // A timeout concludes nothing after a Yes; it only asks (R3, R5).
         Phase::Prepared(prepared) => (Phase::Prepared(prepared), vec![BranchEffect::Inquire]),
         phase @ (Phase::Unknown

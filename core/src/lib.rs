@@ -27,6 +27,8 @@ mod decision;
 mod hash;
 mod id;
 mod key;
+#[doc(hidden)]
+pub mod mutants;
 mod record;
 mod request;
 pub mod table;

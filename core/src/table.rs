@@ -12,6 +12,7 @@ use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::convert::Infallible;
 
+use crate::mutants::{self, Mutant};
 use crate::{
     Decision, Generation, IdempotencyKey, Members, ParticipantId, Position, RequestHash, Timestamp,
     TransactionId,
@@ -285,7 +286,8 @@ pub fn apply<V: View>(view: &V, command: &Command) -> Result<(Vec<Change>, Appli
 
 fn decide<V: View>(view: &V, proposal: &Proposal) -> Result<(Vec<Change>, Applied), V::Error> {
     // The first decision applied wins, for ever (R1).
-    if let Some(stored) = view.record(proposal.transaction)? {
+    let key = key_of(proposal);
+    if let Some(stored) = view.record(key)?.filter(|_| !mutants::is_on(Mutant::M6)) {
         return Ok((Vec::new(), Applied::Decided(stored)));
     }
     // Below the watermark a missing record says nothing: there may have been one (R7).
@@ -305,11 +307,20 @@ fn decide<V: View>(view: &V, proposal: &Proposal) -> Result<(Vec<Change>, Applie
         unacknowledged: proposal.unacknowledged.clone(),
         decided_at: proposal.decided_at,
     };
-    let mut changes = vec![Change::Record(proposal.transaction, record.clone())];
+    let mut changes = vec![Change::Record(key, record.clone())];
     for (participant, witness) in &proposal.witnesses {
         changes.extend(raise(view, participant, *witness)?);
     }
     Ok((changes, Applied::Decided(record)))
+}
+
+/// Under what a decision is kept: the transaction, whatever the decision is.
+fn key_of(proposal: &Proposal) -> TransactionId {
+    let transaction = proposal.transaction;
+    if mutants::is_on(Mutant::M7) && !proposal.decision.is_commit() {
+        return TransactionId::from_u128(transaction.as_u128() ^ 1).unwrap_or(transaction);
+    }
+    transaction
 }
 
 /// Remembers how far a participant's memory has reached (R11).
@@ -337,7 +348,7 @@ fn raise<V: View>(
 /// stays so, whatever is applied in between: the table must not depend on how often the log was applied.
 fn superseded<V: View>(view: &V, proposal: &Proposal) -> Result<Members, V::Error> {
     let mut participants = Members::new();
-    if !proposal.decision.is_commit() {
+    if !proposal.decision.is_commit() || mutants::is_on(Mutant::M16) {
         return Ok(participants);
     }
     for (participant, witness) in &proposal.witnesses {
@@ -379,7 +390,8 @@ fn acknowledge<V: View>(
         }
     }
     if record.unacknowledged.len() < before {
-        changes.push(if may_be_forgotten(view, transaction, &record)? {
+        let at_once = mutants::is_on(Mutant::M13);
+        changes.push(if at_once || may_be_forgotten(view, transaction, &record)? {
             // It was kept for this member only.
             Change::Forgotten(transaction)
         } else {
@@ -396,7 +408,8 @@ fn may_be_forgotten<V: View>(
     transaction: TransactionId,
     record: &DecisionRecord,
 ) -> Result<bool, V::Error> {
-    Ok(view.horizon()?.has_closed(transaction) && (record.is_ended() || !record.decision.is_commit()))
+    let needed = record.decision.is_commit() && !record.is_ended() && !mutants::is_on(Mutant::M14);
+    Ok(view.horizon()?.has_closed(transaction) && !needed)
 }
 
 fn advance<V: View>(view: &V, horizon: Horizon) -> Result<(Vec<Change>, Applied), V::Error> {
@@ -487,7 +500,7 @@ fn register<V: View>(
         // to a start that was seen before.
         Ordering::Equal => new.address != known.address || new.witness.position < known.witness.position,
     };
-    if refused {
+    if refused && !mutants::is_on(Mutant::M25) {
         return Ok((Vec::new(), Applied::Outdated { known }));
     }
     let registration = Registration {

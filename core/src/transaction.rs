@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 
+use crate::mutants::{self, Mutant};
 use crate::table::{DecisionRecord, Proposal, Witness};
 use crate::{
     AbortReason, Decision, Ignored, Members, Operation, ParticipantId, Request, RequestHash, Tally,
@@ -269,6 +270,9 @@ impl Transaction {
         }
         match tally.verdict() {
             Verdict::Pending => Vec::new(),
+            Verdict::Unanimous if mutants::is_on(Mutant::M29) && self.members.len() > 1 => {
+                self.decide(Decision::Abort(AbortReason::Requested), now)
+            }
             Verdict::Unanimous => self.decide(Decision::Commit, now),
             Verdict::Refused { participant, reason } => {
                 let reason = AbortReason::VotedNo { participant, reason };
@@ -433,7 +437,8 @@ impl Transaction {
         if let Some(witness) = witness {
             self.acknowledged_at.insert(participant, witness);
         }
-        if !unacknowledged.is_empty() {
+        let enough = mutants::is_on(Mutant::M13) && unacknowledged.len() * 2 < self.members.len();
+        if !unacknowledged.is_empty() && !enough {
             return Vec::new();
         }
         // Recorded once for all: a leader that dies before only delivers again what its members know.

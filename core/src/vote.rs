@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
+use crate::mutants::{self, Mutant};
 use crate::{Members, ParticipantId};
 
 /// A branch's answer to `Prepare`.
@@ -66,6 +67,9 @@ impl Tally {
         let Some(counted) = self.votes.get_mut(participant) else {
             return false;
         };
+        if mutants::is_on(Mutant::M23) {
+            return counted.replace(vote.clone()) != Some(vote);
+        }
         match (&*counted, &vote) {
             (None, _) | (Some(Vote::Yes | Vote::ReadOnly), Vote::No { .. }) => {
                 *counted = Some(vote);

@@ -22,6 +22,8 @@ pub mod evidence;
 pub mod history;
 pub mod late;
 pub mod machine;
+#[cfg(feature = "mutants")]
+pub mod mutants;
 pub mod nemesis;
 pub mod network;
 pub mod random;

@@ -42,6 +42,8 @@ enum Command {
     Soak(SoakArguments),
     /// Workloads, faults, and what this machine allows.
     List,
+    /// Plants bugs, one at a time, and shows what finds them. Needs a build with `--features mutants`.
+    Mutants(MutantsArguments),
     /// Run a coordinator node.
     #[command(hide = true)]
     Coordinator {
@@ -113,6 +115,23 @@ struct Choice {
     folder: Option<PathBuf>,
 }
 
+#[derive(Debug, Args)]
+#[cfg_attr(not(feature = "mutants"), allow(dead_code))]
+struct MutantsArguments {
+    /// Only these, such as M1,M4.
+    #[arg(long, value_delimiter = ',')]
+    only: Vec<String>,
+    /// Print the table as one line of JSON, too.
+    #[arg(long)]
+    json: bool,
+    /// For how long each is hunted at most, with one hunter.
+    #[arg(long, default_value_t = 180)]
+    seconds: u64,
+    /// Where the runs go.
+    #[arg(long)]
+    folder: Option<PathBuf>,
+}
+
 #[tokio::main]
 async fn main() -> ExitCode {
     let arguments = Arguments::parse();
@@ -121,11 +140,17 @@ async fn main() -> ExitCode {
         .with_writer(io::stderr)
         .with_ansi(false)
         .init();
+    #[cfg(feature = "mutants")]
+    if let Err(error) = unanimo_coordinator::mutants::plant_what_is_asked_for() {
+        eprintln!("jepsen-style-tests: {error}");
+        return ExitCode::FAILURE;
+    }
     let result = match arguments.command {
         Command::Run(arguments) => run_once(arguments).await,
         Command::Check { folder, json } => check(&folder, json),
         Command::Soak(arguments) => soak(arguments).await,
         Command::List => list(),
+        Command::Mutants(arguments) => hunt_mutants(arguments).await,
         Command::Coordinator { config } => coordinator(config).await,
         Command::Participant {
             name,
@@ -184,6 +209,37 @@ fn named(asked: &[String]) -> Result<Vec<Box<dyn Fault>>, AnyError> {
     }
     faults.retain(|fault| asked.iter().any(|name| name == fault.name()));
     Ok(faults)
+}
+
+#[cfg(feature = "mutants")]
+async fn hunt_mutants(arguments: MutantsArguments) -> Result<ExitCode, AnyError> {
+    use jepsen_style_tests::mutants::{Campaign, chosen};
+    let campaign = Campaign {
+        mutants: chosen(&arguments.only)?,
+        patience: Duration::from_secs(arguments.seconds),
+        executable: std::env::current_exe()?,
+        folder: match arguments.folder {
+            Some(folder) => folder,
+            None => tempfile::Builder::new().prefix("mutants-").tempdir()?.keep(),
+        },
+    };
+    let table = campaign.run().await?;
+    print!("{table}");
+    if arguments.json {
+        println!("{}", serde_json::to_string(&table)?);
+    }
+    Ok(match table.is_as_it_should_be() {
+        true => ExitCode::SUCCESS,
+        false => ExitCode::FAILURE,
+    })
+}
+
+#[cfg(not(feature = "mutants"))]
+async fn hunt_mutants(_: MutantsArguments) -> Result<ExitCode, AnyError> {
+    Err(
+        "this build has no planted bugs: cargo run -p jepsen-style-tests --features mutants -- mutants"
+            .into(),
+    )
 }
 
 async fn run_once(arguments: RunArguments) -> Result<ExitCode, AnyError> {

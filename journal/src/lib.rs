@@ -46,6 +46,7 @@ mod frame;
 mod inspect;
 mod journal;
 mod keeper;
+mod mutants;
 mod options;
 mod real_disk;
 mod recovery;

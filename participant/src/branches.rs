@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::task::{AbortOnDropHandle, TaskTracker};
+use unanimo_core::mutants::{self, Mutant};
 use unanimo_core::table::Witness;
 use unanimo_core::{Branch, BranchInput, BranchPhase, Finish, Position, Record, Timestamp, TransactionId};
 use unanimo_proto::BadContext;
@@ -125,9 +126,11 @@ impl Branches {
     /// manager keeps prepared that was never promised. None if the participant stops.
     pub(crate) async fn recover(&self, promises: Vec<Promise>) -> Option<Result<(), StartError>> {
         for promise in promises {
-            self.calls
-                .restore(promise.transaction, &promise.prepared.redo)
-                .await?;
+            if !mutants::is_on(Mutant::M19) {
+                self.calls
+                    .restore(promise.transaction, &promise.prepared.redo)
+                    .await?;
+            }
             self.bring_back(promise);
         }
         for transaction in self.calls.prepared().await? {

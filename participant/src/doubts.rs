@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use tokio::sync::Notify;
 use tokio::time::Instant;
+use unanimo_core::mutants::{self, Mutant};
 use unanimo_core::{Timestamp, TransactionId};
 use unanimo_proto::Inquiry;
 
@@ -86,6 +87,18 @@ impl Doubts {
         doubt.due = Instant::now() + pause.min(longest);
         doubt.refusals += 1;
         doubt.refusals == 1
+    }
+
+    /// The branch that a Commit for this transaction is for.
+    pub(crate) fn meant_by(&self, transaction: TransactionId) -> TransactionId {
+        if mutants::is_on(Mutant::M15) {
+            let state = self.lock();
+            let oldest = state.doubts.first_key_value().map(|(oldest, _)| *oldest);
+            return oldest
+                .filter(|_| !state.doubts.contains_key(&transaction))
+                .unwrap_or(transaction);
+        }
+        transaction
     }
 
     /// Somebody is at work on it.

@@ -2,6 +2,8 @@ use std::sync::Mutex;
 use std::sync::PoisonError;
 use std::time::Duration;
 
+use unanimo_core::mutants::{self, Mutant};
+
 /// A small deterministic generator (splitmix64), for jitter: the same seed gives the same pauses.
 pub(crate) struct Jitter {
     state: Mutex<u64>,
@@ -41,6 +43,11 @@ pub(crate) struct Pauses {
 impl Pauses {
     pub(crate) fn new(first: Duration, longest: Duration) -> Self {
         let first = first.min(longest);
+        let longest = if mutants::is_on(Mutant::M27) {
+            Duration::MAX
+        } else {
+            longest
+        };
         Self {
             first,
             longest,
@@ -51,7 +58,7 @@ impl Pauses {
     /// The next pause.
     pub(crate) fn next(&mut self, jitter: &Jitter) -> Duration {
         let pause = self.next;
-        self.next = (pause * 2).min(self.longest);
+        self.next = pause.saturating_mul(2).min(self.longest);
         jitter.of(pause)
     }
 
@@ -67,6 +74,10 @@ mod tests {
 
     #[test]
     fn pauses_double_up_to_the_longest_and_lose_at_most_half() {
+        #[cfg(feature = "mutants")]
+        if std::env::var("UNANIMO_MUTANT").is_ok_and(|name| name == "M27") {
+            mutants::plant(Mutant::M27);
+        }
         let jitter = Jitter::new(7);
         let mut pauses = Pauses::new(Duration::from_millis(10), Duration::from_millis(35));
         for whole in [10, 20, 35, 35] {

@@ -51,7 +51,8 @@ impl participant_server::Participant for Answering {
             request_hash: message.request_hash,
         };
         let patience = self.options.acknowledge_within;
-        self.ask(message.transaction, input, Asker::Acknowledgement, patience)
+        let transaction = self.branches.doubts.meant_by(message.transaction);
+        self.ask(transaction, input, Asker::Acknowledgement, patience)
             .await?;
         // After this the decision may be forgotten, so the cluster has to know a copy from before it (R7, R11).
         let reached = self.branches.reached().ok_or(Refusal::Unconfirmed)?;

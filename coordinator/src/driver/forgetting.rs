@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use futures::future::join_all;
 use tokio::time::{Instant, sleep, timeout};
+use unanimo_core::mutants::{self, Mutant};
 use unanimo_core::table::{Applied, Command, Horizon};
 use unanimo_core::{ClusterId, Timestamp, TransactionId};
 use unanimo_proto::transport::{Clock, Connector};
@@ -166,7 +167,10 @@ async fn advance(shared: &Shared, since: &mut Instant) -> Result<(), DriverError
     // Whatever becomes of the proposal: what has passed is counted once.
     let now = Instant::now();
     let passed = now.saturating_duration_since(std::mem::replace(since, now));
-    let time = next_time(known.time, low, passed);
+    let mut time = next_time(known.time, low, passed);
+    if mutants::is_on(Mutant::M14) {
+        time = shared.clock.now();
+    }
     let watermark = TransactionId::first_at(time.before(lengthened(shared.age.retention.window())));
     let horizon = Horizon { time, watermark };
     shared.propose(Command::Advance(horizon)).await.map(drop)

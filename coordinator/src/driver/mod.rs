@@ -25,6 +25,7 @@ use thiserror::Error;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use unanimo_core::mutants::{self, Mutant};
 use unanimo_core::table::{Applied, Binding, Command, DecisionRecord, Horizon, Proposal};
 use unanimo_core::{
     AbortReason, ClusterId, Decision, IdempotencyKey, Members, ParticipantId, Request, RequestError,
@@ -301,6 +302,9 @@ impl Driver {
             transaction,
             request_hash,
         };
+        if mutants::is_on(Mutant::M22) {
+            return Ok(binding);
+        }
         match shared.propose(Command::Bind { key, binding }).await? {
             Applied::Bound(bound) => {
                 let ours = bound.transaction == transaction;
@@ -374,7 +378,7 @@ impl Driver {
         let term = self.shared.leading()?;
         // Before the record: see `known_decision`.
         let horizon = self.shared.horizon()?;
-        if let Some(record) = self.shared.record(transaction)? {
+        if let Some(record) = self.shared.decided_before(transaction)? {
             return Ok(record.decision);
         }
         let running = self.shared.running().get(&transaction).map(|running| {
@@ -393,6 +397,9 @@ impl Driver {
         self.shared.check_not_handing_over()?;
         self.shared.check_count(&members)?;
         self.shared.check_registered(&members)?;
+        if mutants::is_on(Mutant::M4) {
+            return Ok(Decision::Abort(AbortReason::Requested));
+        }
         let proposal = Proposal {
             transaction,
             decision: Decision::Abort(AbortReason::Requested),
@@ -487,7 +494,13 @@ impl Driver {
         if let Some(decision) = self.known_decision(&inquiry)? {
             return Ok(InquiryAnswer::Decided(decision));
         }
+        if mutants::is_on(Mutant::M5) && self.shared.runs(inquiry.transaction) {
+            return Ok(InquiryAnswer::Decided(Decision::Abort(AbortReason::Presumed)));
+        }
         if !self.shared.runs(inquiry.transaction) {
+            if mutants::is_on(Mutant::M4) {
+                return Ok(InquiryAnswer::Decided(Decision::Abort(AbortReason::Presumed)));
+            }
             // What is taken over is decided, and what is decided must be forgotten some day (R7).
             self.shared.age.check(inquiry.transaction, horizon)?;
             // Nobody can have promised together with a member that never existed.
@@ -614,7 +627,7 @@ impl Driver {
         loop {
             let term = self.shared.leading()?;
             let horizon = self.shared.horizon()?;
-            if let Some(record) = self.shared.record(transaction)? {
+            if let Some(record) = self.shared.decided_before(transaction)? {
                 let stored = record.request_hash;
                 return if record.is_for(asked) {
                     Ok(record.decision)
@@ -747,6 +760,14 @@ impl Shared {
             .map_err(|error| DriverError::StorageFailed(error.to_string()))
     }
 
+    /// The same for who is about to decide.
+    fn decided_before(&self, transaction: TransactionId) -> Result<Option<DecisionRecord>, DriverError> {
+        if mutants::is_on(Mutant::M6) {
+            return Ok(None);
+        }
+        self.record(transaction)
+    }
+
     fn registration(
         &self,
         participant: &ParticipantId,
@@ -812,6 +833,19 @@ impl Shared {
 
     /// Records a decision, and returns what came of it: the one that stands (R1), or who has to vote again (R11).
     async fn decide(&self, proposal: Proposal) -> Result<Decided, DriverError> {
+        if mutants::is_on(Mutant::M8) {
+            let record = DecisionRecord {
+                decision: proposal.decision.clone(),
+                request_hash: proposal.request_hash,
+                members: proposal.members.clone(),
+                unacknowledged: proposal.unacknowledged.clone(),
+                decided_at: proposal.decided_at,
+            };
+            let proposer = self.proposer.clone();
+            self.tasks
+                .spawn(async move { proposer.propose(Command::Decide(proposal)).await });
+            return Ok(Decided::Record(record));
+        }
         let (ours, decided_at) = (proposal.decision.clone(), proposal.decided_at);
         match self.propose(Command::Decide(proposal)).await? {
             Applied::Decided(record) => {

@@ -22,6 +22,7 @@ use std::time::Duration;
 use futures::channel::oneshot;
 use openraft::storage::{IOFlushed, LogState, RaftLogStorage};
 use openraft::{OptionalSend, RaftLogReader};
+use unanimo_core::mutants::{self, Mutant};
 use unanimo_journal::{AppendError, Disk, Failed, Journal, OpenError, Options, ReadError, Sequence, Writer};
 
 use super::StartError;
@@ -117,6 +118,11 @@ impl LogStore {
         loop {
             {
                 let mut log = self.lock();
+                if mutants::is_on(Mutant::M11)
+                    && let Some(callback) = flushed.take()
+                {
+                    callback.io_completed(Ok(()));
+                }
                 let appended = match flushed.take() {
                     None => self.shared.journal.append_lazily(record.clone()),
                     // The callback is consumed by the attempt, so there must be room before it is made.
@@ -281,6 +287,10 @@ impl RaftLogStorage<TypeConfig> for LogStore {
     }
 
     async fn save_vote(&mut self, vote: &Vote) -> io::Result<()> {
+        if mutants::is_on(Mutant::M9) {
+            self.lock().vote = Some(*vote);
+            return Ok(());
+        }
         let record = Record::Vote(vote).encode();
         let answer = self
             .until_taken(|log| {

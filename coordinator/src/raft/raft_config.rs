@@ -1,6 +1,7 @@
 //! How openraft is set up.
 
 use openraft::{Config, SnapshotPolicy};
+use unanimo_core::mutants::{self, Mutant};
 
 use super::{ReplicaOptions, StartError};
 
@@ -30,7 +31,7 @@ pub(super) fn of(options: &ReplicaOptions) -> Result<Config, StartError> {
         // Proposals that come together share an entry or a forced write anyway; waiting for more costs latency.
         api_batch_linger_ms: 0,
         // A node that wakes up or comes back asks first, and does not push a healthy leader into a new term.
-        enable_pre_vote: Some(true),
+        enable_pre_vote: Some(!mutants::is_on(Mutant::M28)),
         // See `check`.
         enable_leader_restore: Some(false),
         // A node that lost its log must not come back under its old id.
@@ -61,7 +62,7 @@ fn check(config: &Config) -> Result<(), StartError> {
             "a leader must not resume its term after a restart: acknowledged decisions would be lost",
         );
     }
-    if config.enable_pre_vote != Some(true) {
+    if config.enable_pre_vote != Some(true) && !mutants::is_on(Mutant::M28) {
         return refuse(
             "nodes must ask before they start an election, or one that wakes up deposes a healthy leader",
         );

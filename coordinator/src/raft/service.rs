@@ -9,6 +9,7 @@ use tokio::sync::{Notify, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 use unanimo_core::ClusterId;
+use unanimo_core::mutants::{self, Mutant};
 use unanimo_proto::internal as wire;
 use unanimo_proto::{ErrorReason, MalformedMessage, check_cluster, refusal};
 use wire::raft_server::Raft;
@@ -194,7 +195,11 @@ impl Raft for RaftService {
         let request = request.into_inner();
         self.check(&request.cluster, request.target)?;
         let request = election::vote_request_from_wire(request)?;
-        let response = self.raft.vote(request).await.map_err(stopped)?;
+        let asked = request.vote;
+        let mut response = self.raft.vote(request).await.map_err(stopped)?;
+        if mutants::is_on(Mutant::M10) {
+            (response.vote, response.vote_granted) = (asked, true);
+        }
         self.admission.before_answering().await?;
         Ok(Response::new(election::vote_reply_to_wire(&response)))
     }
@@ -206,7 +211,10 @@ impl Raft for RaftService {
         let request = request.into_inner();
         self.check(&request.cluster, request.target)?;
         let request = election::vote_request_from_wire(request)?;
-        let response = self.raft.pre_vote(request).await.map_err(stopped)?;
+        let mut response = self.raft.pre_vote(request).await.map_err(stopped)?;
+        if mutants::is_on(Mutant::M10) {
+            response.vote_granted = true;
+        }
         Ok(Response::new(election::vote_reply_to_wire(&response)))
     }
 

@@ -11,12 +11,16 @@
 
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use futures::{Stream, StreamExt as _};
 use openraft::storage::{ApplyResponder, EntryResponder, RaftStateMachine};
 use openraft::{EntryPayload, OptionalSend, RaftSnapshotBuilder};
-use unanimo_core::table::Applied;
+use unanimo_core::mutants::{self, Mutant};
+use unanimo_core::table::{Applied, Command};
+use unanimo_core::{AbortReason, Decision, Members};
 use unanimo_proto::storage::decode_commands;
+use unanimo_proto::transport::{Clock as _, SystemClock};
 use unanimo_table::{Batch, MAX_BATCH_BYTES, Table};
 
 use super::applied_state::AppliedState;
@@ -190,6 +194,7 @@ impl<'a> Group<'a> {
     fn carry_out(&mut self, commands: &Commands) -> Result<Vec<Applied>, ReadTableError> {
         let mut outcome = Vec::new();
         for command in decode_commands(commands.0.clone())? {
+            let command = judged_by_this_clock(command);
             let (changes, applied) = unanimo_core::table::apply(&self.overlay, &command)?;
             for change in changes {
                 self.overlay.put(change);
@@ -229,6 +234,18 @@ impl<'a> Group<'a> {
         }
         Ok(())
     }
+}
+
+/// What is applied depends on what is proposed and nothing else: the command as it is.
+fn judged_by_this_clock(mut command: Command) -> Command {
+    if mutants::is_on(Mutant::M24)
+        && let Command::Decide(proposal) = &mut command
+        && SystemClock.now().since(proposal.decided_at) > Duration::from_millis(500)
+    {
+        let missing = Members::new();
+        proposal.decision = Decision::Abort(AbortReason::DeadlinePassed { missing });
+    }
+    command
 }
 
 impl RaftStateMachine<TypeConfig> for StateMachine {

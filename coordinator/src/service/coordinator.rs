@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use tonic::transport::Channel;
 use tonic::{Request, Response, Status};
+use unanimo_core::mutants::{self, Mutant};
 use unanimo_core::{ClusterId, Decision, IdempotencyKey, Members, ParticipantId, TransactionId};
 use unanimo_proto::v1::coordinator_client::CoordinatorClient;
 use unanimo_proto::v1::{self, coordinator_server::Coordinator};
@@ -214,6 +215,7 @@ impl Coordinator for CoordinatorService {
         let known = match self.driver.outcome(transaction).await {
             Ok(Some(decision)) => Known::Outcome(v1::Outcome::from(Outcome(decision))),
             Ok(None) => Known::Undecided(v1::Undecided {}),
+            Err(DriverError::NotLeader) if mutants::is_on(Mutant::M12) => Known::Undecided(v1::Undecided {}),
             // Only the leader may say "undecided", after a read barrier.
             Err(DriverError::NotLeader) => {
                 return self

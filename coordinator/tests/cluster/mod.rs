@@ -110,6 +110,8 @@ impl TestCluster {
 
     /// The same with more lines of configuration.
     pub(crate) async fn start_with(size: usize, extra: &str) -> Self {
+        #[cfg(feature = "mutants")]
+        unanimo_coordinator::mutants::plant_what_is_asked_for().unwrap();
         let mut cluster = Self::stopped(size, extra);
         for place in 0..size {
             cluster.start_node(place);

@@ -50,6 +50,8 @@ pub(crate) struct World {
 impl World {
     /// A world in which every node runs and nothing has happened.
     pub(crate) fn new(coordinators: usize, participants: usize) -> Self {
+        #[cfg(feature = "mutants")]
+        plant_what_is_asked_for();
         Self {
             coordinators: (1..=coordinators).map(Coordinator::new).collect(),
             participants: (1..=participants)
@@ -299,6 +301,15 @@ impl World {
         self.participants
             .get_mut(id)
             .expect("scripts name participants that exist")
+    }
+}
+
+/// Gives this process the planted bug that its environment asks for.
+#[cfg(feature = "mutants")]
+fn plant_what_is_asked_for() {
+    use unanimo_core::mutants::{Mutant, plant};
+    if let Ok(name) = std::env::var("UNANIMO_MUTANT") {
+        plant(Mutant::named(&name).expect("there is such a mutant"));
     }
 }
 

@@ -78,6 +78,8 @@ pub(super) fn transfer(cents: i64) -> Vec<Step> {
 impl Made {
     /// Three nodes and two participants, both with 100 in one cell, of which everything is known.
     pub(super) fn new() -> Self {
+        #[cfg(feature = "mutants")]
+        unanimo_coordinator::mutants::plant_what_is_asked_for().unwrap();
         let layout = Layout {
             coordinators: 3,
             participants: 2,

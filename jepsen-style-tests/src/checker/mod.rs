@@ -17,6 +17,7 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
+use unanimo_core::mutants::{self, Mutant};
 
 use crate::evidence::Evidence;
 use crate::history::History;
@@ -134,6 +135,9 @@ impl Findings {
 
     /// Notes a violation.
     pub fn violate(&mut self, kind: &str, what: impl Into<String>, event: Option<u64>) {
+        if mutants::is_on(Mutant::M30) {
+            return;
+        }
         self.verdict = Verdict::Invalid;
         let of_this_kind = self.counted.entry(format!("violations: {kind}")).or_default();
         *of_this_kind += 1;

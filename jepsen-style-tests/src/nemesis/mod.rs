@@ -6,6 +6,7 @@ use futures::future::BoxFuture;
 use rand::rngs::StdRng;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
+use unanimo_core::mutants::{self, Mutant};
 
 use crate::cluster::{Cluster, ClusterError};
 use crate::late::LateAnswers;
@@ -79,6 +80,7 @@ mod disk;
 mod draw;
 mod fake_clock;
 mod file_descriptors;
+mod idle;
 mod kill;
 mod membership;
 mod memory;
@@ -116,5 +118,8 @@ pub fn all() -> Vec<Box<dyn Fault>> {
     faults.extend(packets::all());
     faults.extend(disk::all());
     faults.extend(messages::all());
+    if mutants::is_on(Mutant::M30) {
+        return faults.into_iter().map(idle::Idle::instead_of).collect();
+    }
     faults
 }

@@ -24,6 +24,8 @@ use crate::raft::type_config::{Commands, Entry, LogId, TypeConfig};
 use crate::raft::{Background, NodeId};
 
 pub(super) fn cluster_id() -> ClusterId {
+    #[cfg(feature = "mutants")]
+    crate::mutants::plant_what_is_asked_for().unwrap();
     ClusterId::new("test").unwrap()
 }
 

@@ -1,0 +1,117 @@
+use std::fmt;
+
+use serde::Serialize;
+use unanimo_core::mutants::Mutant;
+
+/// What caught which planted bug.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct KillTable {
+    /// What was found where there is no bug: it has to be nothing.
+    pub without_bug: Vec<Row>,
+    /// In the order in which they were hunted.
+    pub rows: Vec<Row>,
+}
+
+/// One bug, and one way to catch it.
+#[derive(Clone, Debug, Serialize)]
+pub struct Row {
+    /// The bug; none where there is none.
+    pub mutant: Option<String>,
+    /// What is wrong in a process that has it.
+    pub breaks: &'static str,
+    /// How it was hunted.
+    pub hunt: String,
+    /// The checkers and their violations, or the tests, that caught it.
+    pub caught_by: Option<String>,
+    /// How many runs that took, or how many were in vain.
+    pub attempts: u64,
+    /// How long that took.
+    pub seconds: u64,
+    /// Why it was not hunted, or why nothing is clear.
+    pub note: Option<String>,
+}
+
+impl Row {
+    pub(super) fn of(mutant: Option<Mutant>, hunt: String) -> Self {
+        Self {
+            mutant: mutant.map(Mutant::name),
+            breaks: mutant.map_or("nothing", Mutant::breaks),
+            hunt,
+            caught_by: None,
+            attempts: 0,
+            seconds: 0,
+            note: None,
+        }
+    }
+}
+
+impl KillTable {
+    /// Whether every bug was caught, and nothing where there is none.
+    pub fn is_as_it_should_be(&self) -> bool {
+        self.without_bug.iter().all(|row| row.caught_by.is_none()) && self.escaped().is_empty()
+    }
+
+    /// The bugs that nothing caught.
+    pub fn escaped(&self) -> Vec<&str> {
+        let mut escaped: Vec<&str> = Vec::new();
+        for row in &self.rows {
+            let Some(name) = &row.mutant else { continue };
+            let caught = |other: &&Row| other.mutant == row.mutant && other.caught_by.is_some();
+            if !self.rows.iter().any(|other| caught(&other)) && !escaped.contains(&name.as_str()) {
+                escaped.push(name);
+            }
+        }
+        escaped
+    }
+}
+
+impl fmt::Display for KillTable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(
+            f,
+            "| Mutant | What is wrong | Hunted by | Caught by | Attempts | Seconds |"
+        )?;
+        writeln!(f, "|---|---|---|---|---|---|")?;
+        for row in self.without_bug.iter().chain(&self.rows) {
+            let name = row.mutant.as_deref().unwrap_or("none");
+            let nothing = row.note.as_deref().unwrap_or("nothing");
+            let by = row.caught_by.as_deref();
+            let by = by.map_or_else(|| format!("({nothing})"), ToOwned::to_owned);
+            let (breaks, hunt, attempts, seconds) = (row.breaks, &row.hunt, row.attempts, row.seconds);
+            let by = by.replace('|', "/");
+            writeln!(
+                f,
+                "| {name} | {breaks} | {hunt} | {by} | {attempts} | {seconds} |"
+            )?;
+        }
+        let escaped = self.escaped();
+        match escaped.as_slice() {
+            [] => writeln!(f, "\nevery one is caught"),
+            escaped => writeln!(f, "\nnot caught: {}", escaped.join(", ")),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bug_is_caught_by_any_of_its_hunts_and_nothing_may_be_caught_without_one() {
+        let row = |mutant, caught_by: Option<&str>| Row {
+            caught_by: caught_by.map(ToOwned::to_owned),
+            ..Row::of(mutant, "run".to_owned())
+        };
+        let mut table = KillTable {
+            without_bug: vec![row(None, None)],
+            rows: vec![row(Some(Mutant::M1), None), row(Some(Mutant::M1), Some("x"))],
+        };
+        assert!(table.is_as_it_should_be());
+        table.rows.push(row(Some(Mutant::M2), None));
+        assert_eq!(table.escaped(), ["M2"]);
+        assert!(!table.is_as_it_should_be());
+        table.rows.pop();
+        table.without_bug.push(row(None, Some("x")));
+        assert!(!table.is_as_it_should_be());
+    }
+}
