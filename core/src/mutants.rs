@@ -140,7 +140,7 @@ impl Mutant {
             Self::M20 => "a damaged record is taken for the end of the journal",
             Self::M21 => "a client without an answer says that the transaction is aborted",
             Self::M22 => "what an idempotency key stands for is not recorded",
-            Self::M23 => "the last vote of a member counts, not its No",
+            Self::M23 => "a No that comes after a Yes of the same member is ignored",
             Self::M24 => "whether a Commit is in time is judged by the clock of whoever applies it",
             Self::M25 => "a participant that runs from an old copy is registered",
             Self::M26 => "the name of a new journal segment is not forced to disk",

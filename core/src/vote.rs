@@ -67,8 +67,8 @@ impl Tally {
         let Some(counted) = self.votes.get_mut(participant) else {
             return false;
         };
-        if mutants::is_on(Mutant::M23) {
-            return counted.replace(vote.clone()) != Some(vote);
+        if mutants::is_on(Mutant::M23) && counted.is_some() {
+            return false;
         }
         match (&*counted, &vote) {
             (None, _) | (Some(Vote::Yes | Vote::ReadOnly), Vote::No { .. }) => {

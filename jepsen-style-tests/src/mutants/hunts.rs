@@ -49,7 +49,7 @@ pub(super) fn of(mutant: Mutant) -> Vec<Hunt> {
             Hunt::run("keys", "kill-leader"),
             Hunt::test("unanimo-coordinator", "keys", ""),
         ],
-        Mutant::M23 => vec![rules()],
+        Mutant::M23 => vec![Hunt::test("unanimo-core", "tally", "")],
         Mutant::M24 => vec![bank("pause-leader,kill-leader")],
         Mutant::M25 => vec![transcripts("registration")],
         Mutant::M26 => vec![Hunt::test("unanimo-journal", "crash", "")],

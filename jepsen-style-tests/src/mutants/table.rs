@@ -19,6 +19,8 @@ pub struct Row {
     pub mutant: Option<String>,
     /// What is wrong in a process that has it.
     pub breaks: &'static str,
+    /// Whether this hunt has to catch it, because no other looks for this part of it.
+    pub needed: bool,
     /// How it was hunted.
     pub hunt: String,
     /// The checkers and their violations, or the tests, that caught it.
@@ -36,6 +38,7 @@ impl Row {
         Self {
             mutant: mutant.map(Mutant::name),
             breaks: mutant.map_or("nothing", Mutant::breaks),
+            needed: false,
             hunt,
             caught_by: None,
             attempts: 0,
@@ -51,13 +54,15 @@ impl KillTable {
         self.without_bug.iter().all(|row| row.caught_by.is_none()) && self.escaped().is_empty()
     }
 
-    /// The bugs that nothing caught.
+    /// The bugs that nothing caught, or not whole.
     pub fn escaped(&self) -> Vec<&str> {
         let mut escaped: Vec<&str> = Vec::new();
         for row in &self.rows {
             let Some(name) = &row.mutant else { continue };
-            let caught = |other: &&Row| other.mutant == row.mutant && other.caught_by.is_some();
-            if !self.rows.iter().any(|other| caught(&other)) && !escaped.contains(&name.as_str()) {
+            let mut same = self.rows.iter().filter(|other| other.mutant == row.mutant);
+            let caught = same.clone().any(|other| other.caught_by.is_some());
+            let whole = same.all(|other| other.caught_by.is_some() || !other.needed);
+            if !(caught && whole) && !escaped.contains(&name.as_str()) {
                 escaped.push(name);
             }
         }
@@ -111,6 +116,10 @@ mod tests {
         assert_eq!(table.escaped(), ["M2"]);
         assert!(!table.is_as_it_should_be());
         table.rows.pop();
+        table.rows[0].needed = true;
+        assert_eq!(table.escaped(), ["M1"]);
+        table.rows.remove(0);
+        assert!(table.is_as_it_should_be());
         table.without_bug.push(row(None, Some("x")));
         assert!(!table.is_as_it_should_be());
     }
