@@ -303,7 +303,7 @@ impl Driver {
             request_hash,
         };
         if mutants::is_on(Mutant::M22) {
-            return Ok(binding);
+            return Ok((binding, admitted));
         }
         match shared.propose(Command::Bind { key, binding }).await? {
             Applied::Bound(bound) => {

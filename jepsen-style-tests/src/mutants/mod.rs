@@ -52,16 +52,12 @@ impl Campaign {
         let mut table = KillTable::default();
         let mut checked = Vec::new();
         for mutant in &self.mutants {
+            let needed = hunts::all_are_needed(*mutant);
             for hunt in hunts::of(*mutant) {
                 if !checked.contains(&hunt.to_string()) && hunt.unavailable().is_none() {
                     checked.push(hunt.to_string());
                     table.without_bug.push(self.hunt(None, &hunt).await?);
                 }
-            }
-        }
-        for mutant in &self.mutants {
-            let needed = hunts::all_are_needed(*mutant);
-            for hunt in hunts::of(*mutant) {
                 let mut row = self.hunt(Some(*mutant), &hunt).await?;
                 row.needed = needed;
                 let caught = row.caught_by.is_some();
