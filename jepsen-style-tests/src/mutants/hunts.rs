@@ -42,7 +42,7 @@ pub(super) fn of(mutant: Mutant) -> Vec<Hunt> {
         Mutant::M16 => vec![transcripts("promise_of_an_earlier_life")],
         Mutant::M17 => vec![bank("kill-participant")],
         Mutant::M18 => vec![bank("kill-leader")],
-        Mutant::M19 => vec![bank("kill-participant")],
+        Mutant::M19 => vec![Hunt::test("unanimo-participant", "participant", "recovery::")],
         Mutant::M20 => vec![bank("bit-flip"), Hunt::test("unanimo-journal", "damage", "")],
         Mutant::M21 => vec![bank("kill-leader")],
         Mutant::M22 => vec![

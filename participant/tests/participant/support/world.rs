@@ -97,6 +97,10 @@ impl World {
     }
 
     pub(crate) fn with(coordinator: FakeCoordinator) -> Self {
+        #[cfg(feature = "mutants")]
+        if let Ok(name) = std::env::var("UNANIMO_MUTANT") {
+            unanimo_core::mutants::plant(unanimo_core::mutants::Mutant::named(&name).unwrap());
+        }
         Self {
             disk: SimulatedDisk::new(),
             table: MemoryTable::new(),
