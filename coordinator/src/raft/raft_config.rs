@@ -87,6 +87,8 @@ mod tests {
     use crate::raft::NodeId;
 
     fn options() -> ReplicaOptions {
+        #[cfg(feature = "mutants")]
+        crate::mutants::plant_what_is_asked_for().unwrap();
         ReplicaOptions::new(ClusterId::new("test").unwrap(), NodeId(1), "127.0.0.1:1")
     }
 

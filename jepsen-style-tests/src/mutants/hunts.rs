@@ -10,51 +10,56 @@ pub(super) fn of(mutant: Mutant) -> Vec<Hunt> {
     let register = |nemesis| Hunt::run("register", nemesis);
     let rules = || Hunt::test("unanimo-core", "rules", "");
     let transcripts = |name| Hunt::test("unanimo-core", "transcripts", name);
+    let coordinator = |program, filter| Hunt::test("unanimo-coordinator", program, filter);
+    let raft = |filter| Hunt::unit_tests("unanimo-coordinator", filter);
     match mutant {
-        Mutant::M1 => vec![bank("kill-participant")],
+        Mutant::M1 => vec![bank("kill-participant"), bank("power-loss")],
         Mutant::M2 => vec![
             bank("fsync-error"),
-            Hunt::test("unanimo-journal", "behaviour", ""),
+            Hunt::test("unanimo-journal", "crash", "a_failed_sync"),
         ],
         Mutant::M3 => vec![rules()],
-        Mutant::M4 => vec![register("kill-leader")],
-        Mutant::M5 => vec![bank("kill-participant"), bank("pause-participant")],
+        Mutant::M4 => vec![
+            register("kill-leader"),
+            coordinator("transactions", "answered_by_a_recorded_abort"),
+        ],
+        Mutant::M5 => vec![bank("kill-participant")],
         Mutant::M6 => vec![register("kill-leader"), rules()],
         Mutant::M7 => vec![rules()],
         Mutant::M8 => vec![bank("kill-leader")],
-        Mutant::M9 => vec![
-            bank("kill-all"),
-            bank("kill-leader"),
-            Hunt::unit_tests("unanimo-coordinator", "raft::tests"),
-        ],
-        Mutant::M10 => vec![
-            bank("partition-leader"),
-            Hunt::unit_tests("unanimo-coordinator", "raft::tests"),
-        ],
+        // Two nodes have to forget at the wrong moment, which hardly ever happens.
+        Mutant::M9 => vec![bank("kill-all"), raft("raft::tests::crash")],
+        Mutant::M10 => vec![bank("partition-minority,flapping,partition-leader")],
         Mutant::M11 => vec![
             bank("kill-all"),
-            Hunt::unit_tests("unanimo-coordinator", "raft::tests"),
+            bank("power-loss-all"),
+            raft("raft::tests::crash"),
         ],
         Mutant::M12 => vec![register("partition-leader")],
         Mutant::M13 => vec![bank("kill-participant")],
-        Mutant::M14 => vec![Hunt::test("unanimo-coordinator", "forgetting", "")],
+        // It takes a day, or a clock that a test can move by one.
+        Mutant::M14 => vec![coordinator("forgetting", "")],
         Mutant::M15 => vec![bank("kill-leader,kill-participant")],
+        // Only a promise that is lost does harm, and then nobody registers its participant.
         Mutant::M16 => vec![transcripts("promise_of_an_earlier_life")],
         Mutant::M17 => vec![bank("kill-participant")],
         Mutant::M18 => vec![bank("kill-leader")],
+        // The locks are missed for some milliseconds, until the decision is asked for.
         Mutant::M19 => vec![Hunt::test("unanimo-participant", "participant", "recovery::")],
         Mutant::M20 => vec![bank("bit-flip"), Hunt::test("unanimo-journal", "damage", "")],
         Mutant::M21 => vec![bank("kill-leader")],
         Mutant::M22 => vec![
             Hunt::run("keys", "kill-leader"),
-            Hunt::test("unanimo-coordinator", "keys", ""),
+            coordinator("keys", "duplicates_at_the_same_moment"),
         ],
+        // A participant says No after its Yes only if it lost a promise, which it never does.
         Mutant::M23 => vec![Hunt::test("unanimo-core", "tally", "")],
         Mutant::M24 => vec![bank("pause-leader,kill-leader")],
-        Mutant::M25 => vec![transcripts("registration")],
-        Mutant::M26 => vec![Hunt::test("unanimo-journal", "crash", "")],
+        Mutant::M25 => vec![bank("old-copy-participant"), transcripts("registration")],
+        Mutant::M26 => vec![Hunt::test("unanimo-journal", "crash", "a_power_loss")],
         Mutant::M27 => vec![Hunt::unit_tests("unanimo-participant", "pause::")],
-        Mutant::M28 => vec![Hunt::unit_tests("unanimo-coordinator", "raft::tests")],
+        // It costs a second now and then, and nobody a decision.
+        Mutant::M28 => vec![raft("raft_config::")],
         Mutant::M29 => vec![bank("kill-leader")],
         Mutant::M30 => vec![
             bank("kill-leader"),
