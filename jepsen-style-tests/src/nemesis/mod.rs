@@ -104,6 +104,13 @@ pub fn only_by_name() -> Vec<Box<dyn Fault>> {
 
 /// Every other fault, by name.
 pub fn all() -> Vec<Box<dyn Fault>> {
+    if mutants::is_on(Mutant::M30) {
+        return real().into_iter().map(idle::Idle::instead_of).collect();
+    }
+    real()
+}
+
+fn real() -> Vec<Box<dyn Fault>> {
     let mut faults: Vec<Box<dyn Fault>> = Vec::new();
     faults.extend(kill::all());
     faults.extend(pause::all());
@@ -118,8 +125,5 @@ pub fn all() -> Vec<Box<dyn Fault>> {
     faults.extend(packets::all());
     faults.extend(disk::all());
     faults.extend(messages::all());
-    if mutants::is_on(Mutant::M30) {
-        return faults.into_iter().map(idle::Idle::instead_of).collect();
-    }
     faults
 }
