@@ -6,6 +6,7 @@ use super::markup::{Markup, Px};
 use super::plot::{Axis, Size, line};
 use super::plots::Seen;
 use super::words::{self, many, number};
+use crate::checker;
 use crate::history::{Action, Answer, Call, Kind, Step};
 
 /// What an audit saw: when it was over, all money, and whether the audit counts.
@@ -15,19 +16,20 @@ struct Audit {
     accepted: bool,
 }
 
-/// The money there was at first, if the workload has any.
+/// The money there was at first, if the workload has any: where the checker of it has something to judge.
 fn opened_with(seen: &Seen<'_>) -> Option<i128> {
-    let opening = &seen.case.evidence.opening;
-    let deltas = opening.iter().filter_map(|step| match step.action {
-        Action::Add { delta, .. } => Some(i128::from(delta)),
-        Action::Append(_) | Action::Read { .. } => None,
-    });
-    let moves = seen.case.history.events.iter().any(|event| {
-        let adds = |step: &Step| matches!(step.action, Action::Add { .. });
-        event.call.steps().iter().any(adds)
-    });
-    let sum: Vec<i128> = deltas.collect();
-    (moves && !sum.is_empty()).then(|| sum.iter().sum())
+    let checkers = checker::all();
+    let conservation = checkers.iter().find(|checker| checker.name() == "conservation")?;
+    let deltas = seen
+        .case
+        .evidence
+        .opening
+        .iter()
+        .filter_map(|step| match step.action {
+            Action::Add { delta, .. } => Some(i128::from(delta)),
+            Action::Append(_) | Action::Read { .. } => None,
+        });
+    conservation.applies(&seen.case).then(|| deltas.sum())
 }
 
 /// Everything that read every account that was opened.

@@ -106,8 +106,10 @@ impl Page<'_> {
         };
         let first = match self.bad {
             Some(bad) => format!(
-                " It shows first in the {} checker: {}.",
-                bad.checker, bad.violation.what
+                " It shows first in the {} checker: {}. {}",
+                bad.checker,
+                bad.violation.what,
+                bad.disturbed(self.seen).unwrap_or_default()
             ),
             None => String::new(),
         };
@@ -232,9 +234,11 @@ impl Page<'_> {
             page.open("td", &[]);
             write_end(page, words::ended(done));
             page.close("td");
+            // An audit reads dozens of cells: the first few tell which kind it is.
+            let shown = if near.why == Why::Bad { usize::MAX } else { 8 };
             let tx = call.transaction().map_or("no id".to_owned(), |tx| tx.to_string());
             page.open("td", &[("class", &"wide")])
-                .text(words::call(call))
+                .text(words::call(call, shown))
                 .raw("<br>");
             page.element("code", &[("class", &"soft")], tx).close("td");
             cell(page, "wide", "", words::outcome(done));

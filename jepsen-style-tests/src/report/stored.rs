@@ -9,6 +9,7 @@ use super::plots::{self, Seen};
 use super::summary::Summary;
 use super::{RunResult, context, edn, lines, page, style};
 use crate::checker::{self, Case};
+use crate::cluster::Member;
 use crate::evidence::Evidence;
 use crate::history::{History, HistoryError};
 
@@ -90,7 +91,7 @@ impl Stored {
         }
         let logs = lines::read(
             &self.folder.join("data"),
-            self.result.layout.members(),
+            self.members(),
             self.evidence.began_unix_ms,
             &self.result.faults,
         );
@@ -104,6 +105,15 @@ impl Stored {
         };
         self.write_file("report.html", page.write().as_bytes())?;
         Ok(summary)
+    }
+
+    /// Every process that there ever was, those too that were replaced.
+    fn members(&self) -> impl Iterator<Item = Member> {
+        let layout = self.evidence.layout.unwrap_or(self.result.layout);
+        let last = layout.replaced.saturating_add(layout.coordinators);
+        // What nobody could have started may stand in a file.
+        let nodes = (1..=last.min(1_000)).map(Member::Coordinator);
+        nodes.chain((1..=layout.participants.min(1_000)).map(Member::Participant))
     }
 
     fn case(&self) -> Case<'_> {

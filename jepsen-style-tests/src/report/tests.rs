@@ -51,6 +51,7 @@ impl Made {
         let layout = Layout {
             coordinators: 3,
             participants: 1,
+            replaced: 0,
         };
         let found = ParticipantEvidence {
             answered: true,
@@ -293,6 +294,7 @@ fn the_page_says_what_happened_and_escapes_what_others_said() {
     let page = std::fs::read_to_string(folder.path().join("report.html")).unwrap();
     for said in [
         "<b>INVALID</b> A rule was broken: money lost.",
+        "It was asked for 2.5 s after 2 pause-leader was over.",
         "run --workload bank --seed 7",
         "it was process 1 and is process 2",
         "none: nobody can tell whether it happened",
@@ -373,6 +375,28 @@ fn a_stored_run_is_judged_again() {
         serde_json::from_slice(&std::fs::read(folder.path().join("result.json")).unwrap()).unwrap();
     assert!(again.findings.len() > 5);
     assert!(Stored::read(&folder.path().join("nothing")).is_err());
+}
+
+#[test]
+fn the_first_bad_operation_is_found_by_its_transaction_too() {
+    let mut made = Made::new();
+    let violation = &mut made.result.findings[0].violations[0];
+    (violation.event, violation.what) = (None, format!("{} has no effect", tx(9)));
+    let seen = made.seen();
+    let bad = context::first_bad(&seen, &made.result.findings).unwrap();
+    let is_bad = |near: &&context::Near<'_>| near.why == context::Why::Bad;
+    let asked = bad.around.iter().find(is_bad).unwrap().asked;
+    assert_eq!(
+        (asked.call.transaction(), asked.time_ns),
+        (Some(tx(9)), 3_000 * MS)
+    );
+    let disturbed = bad.disturbed(&seen).unwrap();
+    assert!(
+        disturbed.ends_with("1 kill-leader, 2 pause-leader."),
+        "{disturbed}"
+    );
+    made.result.findings[0].violations[0].what = "something else".to_owned();
+    assert!(context::first_bad(&made.seen(), &made.result.findings).is_none());
 }
 
 #[test]
