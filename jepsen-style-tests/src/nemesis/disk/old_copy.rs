@@ -9,7 +9,7 @@ use super::saved::Saved;
 use super::start::{Came, Start};
 use super::{Fault, NemesisError, Target, WHOLE, failed, make_whole, one_of};
 use crate::cluster::{Cluster, Member};
-use crate::network::{self, Host, Link, Network, Rule};
+use crate::network::{self, Host, Link, Rule};
 
 /// How long a process may take to find out that its data is old.
 const PATIENCE: Duration = Duration::from_secs(8);
@@ -188,7 +188,7 @@ async fn reached(cluster: &Cluster, member: Member) -> Result<Reached, NemesisEr
 
 /// Sets the rule of every link from and to a process.
 fn cut_off(cluster: &Cluster, member: Member, rule: Rule) -> Result<(), NemesisError> {
-    let network: &Network = super::super::partition::network_of(cluster)?;
+    let network = cluster.network();
     let one = Host::Member(member);
     let others = network.hosts().filter(|host| *host != one);
     let links: Vec<Link> = others
