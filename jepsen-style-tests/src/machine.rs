@@ -16,10 +16,6 @@ pub fn list() -> String {
     for fault in nemesis::all() {
         line(&mut text, fault.name(), fault.unavailable());
     }
-    text.push_str("\nfaults that are not among all\n");
-    for fault in nemesis::only_by_name() {
-        line(&mut text, fault.name(), fault.unavailable());
-    }
     text.push_str("\nthis machine\n");
     line(&mut text, "a network of its own", network::unavailable());
     line(&mut text, "a disk for each process", disks_unavailable());

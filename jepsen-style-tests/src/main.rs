@@ -201,7 +201,6 @@ fn list() -> Result<ExitCode, AnyError> {
 /// The faults of these names, in the order of the list of all.
 fn named(asked: &[String]) -> Result<Vec<Box<dyn Fault>>, AnyError> {
     let mut faults = nemesis::all();
-    faults.extend(nemesis::only_by_name());
     for name in asked.iter().filter(|name| *name != "none") {
         if !faults.iter().any(|fault| fault.name() == name) {
             return Err(format!("there is no fault {name:?}; `list` names them").into());

@@ -47,7 +47,7 @@ pub trait Fault: Send {
         None
     }
 
-    /// How soon the cluster has to forget what is over, if it matters. Such a fault is one of [`only_by_name`].
+    /// How soon the cluster has to forget what is over, if it matters. The whole run is another one then.
     fn retention(&self) -> Option<Duration> {
         None
     }
@@ -97,12 +97,7 @@ mod transfer;
 
 pub use draw::draw;
 
-/// Faults that make the whole run another one, by name: see [`Fault::retention`]. They happen only if they are asked for.
-pub fn only_by_name() -> Vec<Box<dyn Fault>> {
-    messages::only_by_name()
-}
-
-/// Every other fault, by name.
+/// Every fault, by name.
 pub fn all() -> Vec<Box<dyn Fault>> {
     if mutants::is_on(Mutant::M30) {
         return real().into_iter().map(idle::Idle::instead_of).collect();

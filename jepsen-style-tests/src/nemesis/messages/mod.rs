@@ -33,14 +33,10 @@ pub(super) fn all() -> Vec<Box<dyn Fault>> {
     vec![
         Box::new(hold::Hold::default()),
         Box::new(replay::Replay::soon()),
+        Box::new(replay::Replay::after_forgetting()),
         Box::new(foreign::OtherCluster::default()),
         Box::new(garbage::Garbage::default()),
     ]
-}
-
-/// Those that need a cluster which forgets soon.
-pub(super) fn only_by_name() -> Vec<Box<dyn Fault>> {
-    vec![Box::new(replay::Replay::after_forgetting())]
 }
 
 fn channel(cluster: &Cluster, member: Member) -> Result<Channel, NemesisError> {
