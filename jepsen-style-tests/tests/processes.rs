@@ -32,7 +32,7 @@ static ALONE: Mutex<()> = Mutex::const_new(());
 
 async fn cluster(folder: &Path) -> Cluster {
     let executable = Path::new(env!("CARGO_BIN_EXE_jepsen-style-tests"));
-    let cluster = Cluster::start(executable, folder, LAYOUT).unwrap();
+    let mut cluster = Cluster::start(executable, folder, LAYOUT).unwrap();
     cluster.wait_until_whole(PATIENCE).await.unwrap();
     cluster
 }

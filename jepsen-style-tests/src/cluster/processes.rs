@@ -69,6 +69,14 @@ pub enum ClusterError {
     /// A node does not do what an operator tells it.
     #[error(transparent)]
     Operator(#[from] OperatorError),
+    /// It is not running any more, and nobody ended it.
+    #[error("{member} ended by itself: {status}")]
+    Ended {
+        /// Which one.
+        member: Member,
+        /// How.
+        status: String,
+    },
     /// It did not happen in time.
     #[error("{what} did not happen within {within:?}")]
     Late {

@@ -12,10 +12,14 @@ const AGAIN: Duration = Duration::from_millis(30);
 impl Cluster {
     /// Waits until the cluster has its full strength: every process runs and serves, all nodes follow one leader and
     /// have what it had when this was asked, and every participant is registered. Then it can lose another one.
-    pub async fn wait_until_whole(&self, within: Duration) -> Result<(), ClusterError> {
+    /// A process that has ended by itself ends the wait.
+    pub async fn wait_until_whole(&mut self, within: Duration) -> Result<(), ClusterError> {
         let deadline = Instant::now() + within;
         let mut had = None;
         loop {
+            if let Some((member, status)) = self.ended().into_iter().next() {
+                return Err(ClusterError::Ended { member, status });
+            }
             let weak = match self.weakness(&mut had).await {
                 None => return Ok(()),
                 Some(weak) => weak,

@@ -193,8 +193,8 @@ impl Cells {
 
     fn apply(&self, transaction: TransactionId, steps: Vec<Step>) -> Result<(), CellsError> {
         let key = effect_key(transaction);
-        // One commit at a time, so that nobody reads a cell between the batch and the release of its lock.
-        let mut state = self.lock();
+        // One commit at a time: what is added to must not change meanwhile.
+        let _state = self.lock();
         let known = self.table.get(&key)?;
         if known.is_none() || mutants::is_on(Mutant::M17) {
             let mut cells: BTreeMap<String, Cell> = BTreeMap::new();
@@ -218,10 +218,6 @@ impl Cells {
             batch.put(heard_key(transaction), unix_ms().to_be_bytes());
             self.table.apply(batch)?;
         }
-        state.written.remove(&transaction);
-        state.locks.release(transaction);
-        drop(state);
-        self.released.notify_waiters();
         Ok(())
     }
 
@@ -248,7 +244,6 @@ fn applied(mut cell: Cell, step: &Step) -> Cell {
     cell
 }
 
-/// What the steps need, in the order of the names; a cell that is read and written, as it is written.
 /// Whoever stands in line for a lock. Dropped, also when its caller goes away, it stands there no longer.
 struct Line<'a>(&'a Cells, TransactionId);
 
@@ -260,6 +255,7 @@ impl Drop for Line<'_> {
     }
 }
 
+/// What the steps need, in the order of the names; a cell that is read and written, as it is written.
 fn wants(steps: &[Step]) -> Vec<(String, Want)> {
     let mut wants = BTreeMap::new();
     for step in steps {
@@ -323,7 +319,9 @@ impl ResourceManager for Cells {
 
     async fn commit(&self, transaction: TransactionId, redo: Bytes) -> Result<(), ResourceError> {
         self.apply(transaction, decode_redo(&redo)?)?;
+        // Only then: whoever came next would promise on top of what a crash can still take back.
         self.checkpointer.wait_durable().await.map_err(CellsError::from)?;
+        self.let_go(transaction);
         Ok(())
     }
 
@@ -349,14 +347,12 @@ impl ResourceManager for Cells {
         {
             return Ok(());
         }
-        let takes = |(cell, want): (String, Want)| self.lock().locks.take_or_wait(transaction, &cell, want);
-        if !wants(&steps).into_iter().all(takes) {
-            return Err(CellsError::Damaged(format!("two promises hold a cell of {transaction}")).into());
+        // Without a look at what there is: it was promised, and may be aborted yet.
+        let mut state = self.lock();
+        for (cell, want) in wants(&steps) {
+            state.locks.hold(transaction, &cell, want);
         }
-        match self.carry_out(transaction, &steps)? {
-            Ok(()) => Ok(()),
-            Err(reason) => Err(CellsError::Damaged(reason).into()),
-        }
+        Ok(())
     }
 }
 
@@ -412,5 +408,51 @@ mod tests {
         drop(waiting);
         cells.let_go(first);
         assert!(cells.take_locks(last, &append(3)).await);
+    }
+
+    fn spend(delta: i64) -> Vec<Step> {
+        let action = Some(step::Action::Add(crate::wire::Add {
+            delta: -delta,
+            floor: 0,
+        }));
+        let cell = "account".to_owned();
+        vec![Step { cell, action }]
+    }
+
+    #[tokio::test]
+    async fn nobody_builds_on_a_commit_that_is_not_durable() {
+        let folder = tempfile::tempdir().unwrap();
+        let opened = SledTable::open(folder.path().join("cells"), SledOptions::new("cells")).unwrap();
+        let table: Arc<dyn Table> = Arc::new(opened.table);
+        let (checkpointer, writer) = Checkpointer::new(Arc::clone(&table));
+        let cells = Cells::new(table, checkpointer);
+        let [first, next] = [1, 2].map(|n| TransactionId::new(Timestamp::from_unix_ms(n), 0));
+        let steps = spend(0);
+        assert!(cells.take_locks(first, &steps).await);
+        let redo = Bytes::from(Steps { steps: steps.clone() }.encode_to_vec());
+        let mut commit = Box::pin(cells.commit(first, redo));
+        assert!(futures::poll!(&mut commit).is_pending());
+        assert!(!cells.take_locks(next, &steps).await);
+        // From now on what was applied becomes durable.
+        let _writer = writer.spawn().unwrap();
+        commit.await.unwrap();
+        assert!(cells.take_locks(next, &steps).await);
+    }
+
+    #[tokio::test]
+    async fn promises_come_back_as_they_were_even_two_of_one_cell() {
+        let folder = tempfile::tempdir().unwrap();
+        let opened = SledTable::open(folder.path().join("cells"), SledOptions::new("cells")).unwrap();
+        let table: Arc<dyn Table> = Arc::new(opened.table);
+        let (checkpointer, _writer) = Checkpointer::new(Arc::clone(&table));
+        let cells = Cells::new(table, checkpointer);
+        let [aborted, promised, other] = [1, 2, 3].map(|n| TransactionId::new(Timestamp::from_unix_ms(n), 0));
+        // More than there is by now: somebody else has spent it since the first one let go.
+        let redo = Bytes::from(Steps { steps: spend(5) }.encode_to_vec());
+        cells.restore(aborted, redo.clone()).await.unwrap();
+        cells.restore(promised, redo.clone()).await.unwrap();
+        assert_eq!(cells.holding(), 2);
+        cells.abort(aborted, Some(redo)).await.unwrap();
+        assert!(!cells.take_locks(other, &spend(0)).await);
     }
 }

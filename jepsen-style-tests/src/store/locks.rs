@@ -2,7 +2,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use unanimo_core::TransactionId;
 
-/// Who holds which cell, and who waits for it. Readers share, a writer is alone, and whoever comes first is served first:
+/// Who holds which cell, and who waits for it. Readers share, a writer is alone (but see [`hold`](Self::hold)), and whoever comes first is served first:
 /// otherwise nobody who wants many cells would ever have them all.
 #[derive(Debug, Default)]
 pub(super) struct Locks {
@@ -12,7 +12,7 @@ pub(super) struct Locks {
 #[derive(Debug, Default)]
 struct Lock {
     readers: BTreeSet<TransactionId>,
-    writer: Option<TransactionId>,
+    writers: BTreeSet<TransactionId>,
     waiting: VecDeque<(TransactionId, Want)>,
 }
 
@@ -34,13 +34,17 @@ impl Locks {
             return false;
         }
         lock.waiting.retain(|(waiter, _)| *waiter != transaction);
-        match want {
-            Want::Read => {
-                lock.readers.insert(transaction);
-            }
-            Want::Write => lock.writer = Some(transaction),
-        }
+        lock.hold(transaction, want);
         true
+    }
+
+    /// Holds a cell for a transaction that had it before a restart, whoever else had it. Two did if the first was told to
+    /// abort and let go, and nobody had written that down yet.
+    pub(super) fn hold(&mut self, transaction: TransactionId, cell: &str, want: Want) {
+        self.cells
+            .entry(cell.to_owned())
+            .or_default()
+            .hold(transaction, want);
     }
 
     /// Stands in line no longer.
@@ -55,9 +59,7 @@ impl Locks {
     pub(super) fn release(&mut self, transaction: TransactionId) {
         self.cells.retain(|_, lock| {
             lock.readers.remove(&transaction);
-            if lock.writer == Some(transaction) {
-                lock.writer = None;
-            }
+            lock.writers.remove(&transaction);
             lock.waiting.retain(|(waiter, _)| *waiter != transaction);
             lock.matters()
         });
@@ -68,26 +70,33 @@ impl Locks {
         let holders: BTreeSet<_> = self
             .cells
             .values()
-            .flat_map(|lock| lock.readers.iter().chain(&lock.writer))
+            .flat_map(|lock| lock.readers.iter().chain(&lock.writers))
             .collect();
         holders.len()
     }
 }
 
 impl Lock {
+    fn hold(&mut self, transaction: TransactionId, want: Want) {
+        match want {
+            Want::Read => self.readers.insert(transaction),
+            Want::Write => self.writers.insert(transaction),
+        };
+    }
+
     fn matters(&self) -> bool {
-        self.writer.is_some() || !self.readers.is_empty() || !self.waiting.is_empty()
+        !self.writers.is_empty() || !self.readers.is_empty() || !self.waiting.is_empty()
     }
 
     fn is_free(&self, transaction: TransactionId, want: Want) -> bool {
-        let others_write = self.writer.is_some_and(|writer| writer != transaction);
+        let others_write = self.writers.iter().any(|writer| *writer != transaction);
         let others_read = self.readers.iter().any(|reader| *reader != transaction);
         let held = match want {
             Want::Read => others_write,
             Want::Write => others_write || others_read,
         };
         // Whoever has it already would wait for those who wait for it.
-        let has_it = self.writer == Some(transaction) || self.readers.contains(&transaction);
+        let has_it = self.writers.contains(&transaction) || self.readers.contains(&transaction);
         let mut before = self
             .waiting
             .iter()
