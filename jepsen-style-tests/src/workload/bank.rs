@@ -4,7 +4,7 @@ use rand::Rng as _;
 use rand::rngs::StdRng;
 use rand::seq::SliceRandom as _;
 
-use super::chance::{Lot, skewed};
+use super::chance::Lot;
 use super::money::{self, ACCOUNTS};
 use super::{Ask, Leaves, Request, Work, Workload};
 use crate::cluster::Layout;
@@ -22,11 +22,11 @@ const AFTER_BEGIN: u32 = 1;
 /// Of so many operations, one leaves locks behind until its time is over: rare, because everybody waits for those.
 const ONE_LEAVES_LOCKS_IN: u32 = 400;
 /// Of so many choices at the first participant, one is the hot account in any case.
-const HOT_IN: u32 = 5;
+const HOT_IN: u32 = 4;
 
 /// Transfers between accounts of one to five participants, which never go below zero; and audits, which read every
 /// account at once and always find the same total. Some transfers are of money that nobody has, and some clients go
-/// away. Accounts with low numbers are in use more than others, the first one of the first participant most.
+/// away. The first account of the first participant is in use more than any other.
 pub(super) struct Bank;
 
 struct Teller {
@@ -143,7 +143,7 @@ impl Teller {
             let at_hot = hot.as_ref() == Some(&name);
             let number = match at_hot && self.random.random_ratio(1, HOT_IN) {
                 true => 0,
-                false => skewed(&mut self.random, ACCOUNTS),
+                false => self.random.random_range(0..ACCOUNTS),
             };
             accounts.push((name, money::account(number)));
         }
