@@ -26,10 +26,14 @@ pub(super) struct Damage {
 }
 
 impl Damage {
-    /// Damages one file in this folder: each folder in it is as likely as another, however many files are there. Where
-    /// files are longer than what was written to them, the damage is within what was written.
+    /// Damages one file in this folder: each folder in it is as likely as another, however many files are there. Those
+    /// that lie in none of them have a name and hardly more, so they are rare. Where files are longer than what was
+    /// written to them, the damage is within what was written.
     pub(super) fn inflict(folder: &Path, kind: Kind, random: &mut StdRng) -> io::Result<Self> {
-        let files = by_folder(folder)?;
+        let mut files = by_folder(folder)?;
+        if files.len() > 1 && !random.random_ratio(1, 20) {
+            files.remove(folder);
+        }
         let folders: Vec<&Vec<PathBuf>> = files.values().collect();
         let file = folders.choose(random).and_then(|files| files.choose(random));
         let Some(file) = file else {

@@ -3,6 +3,7 @@ use std::fs;
 use std::io;
 use std::path::PathBuf;
 use std::process::Stdio;
+use std::sync::OnceLock;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -17,9 +18,39 @@ pub(super) struct Injection {
     log: PathBuf,
 }
 
-/// What is missing for it, if anything.
+/// What is missing for it, if anything. Found out once, by trying.
 pub(super) fn unavailable() -> Option<String> {
-    (!exists("strace")).then(|| "strace is not installed".to_owned())
+    static TRIED: OnceLock<Option<String>> = OnceLock::new();
+    let tried = TRIED.get_or_init(|| {
+        if !exists("strace") {
+            return Some("strace is not installed".to_owned());
+        }
+        let said = attach_to_somebody().unwrap_or_else(|error| error.to_string());
+        (!said.contains("attached")).then(|| format!("strace does not attach, it needs root: {}", said.trim()))
+    });
+    tried.clone()
+}
+
+/// What strace says when it is to watch another process.
+fn attach_to_somebody() -> io::Result<String> {
+    use std::io::BufRead as _;
+    let mut somebody = std::process::Command::new("sleep").arg("60").spawn()?;
+    let strace = std::process::Command::new("strace")
+        .args(["-o", "/dev/null", "-p", &somebody.id().to_string()])
+        .stderr(Stdio::piped())
+        .spawn();
+    let said = strace.and_then(|mut strace| {
+        let mut said = String::new();
+        if let Some(stderr) = strace.stderr.take() {
+            io::BufReader::new(stderr).read_line(&mut said)?;
+        }
+        strace.kill()?;
+        strace.wait()?;
+        Ok(said)
+    });
+    somebody.kill()?;
+    somebody.wait()?;
+    said
 }
 
 impl Injection {
