@@ -242,7 +242,7 @@ impl Page<'_> {
                 .raw("<br>");
             page.element("code", &[("class", &"soft")], tx).close("td");
             cell(page, "wide", "", words::outcome(done));
-            cell(page, "", "in common:", near.why.text());
+            cell(page, "common", "in common:", near.why.text());
             page.close("tr");
         }
         page.raw("</table></div>\n");
