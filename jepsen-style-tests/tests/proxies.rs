@@ -35,7 +35,7 @@ async fn a_leader_that_other_nodes_do_not_reach_is_replaced_though_clients_reach
         replaced: 0,
     };
     let executable = Path::new(env!("CARGO_BIN_EXE_jepsen-style-tests"));
-    let cluster = Cluster::start(executable, folder.path(), layout).unwrap();
+    let mut cluster = Cluster::start(executable, folder.path(), layout).unwrap();
     let old = cluster.wait_for_leader(ELECTION).await.unwrap();
     let links = around(old);
     let before = cluster.network().counts(&links);

@@ -2,7 +2,7 @@ use std::process::ExitStatus;
 use std::time::Duration;
 
 use tokio::time::Instant;
-use unanimo_coordinator::Operator;
+use unanimo_coordinator::{Operator, OperatorError};
 use unanimo_proto::v1::GetStatusReply;
 
 use super::{Cluster, ClusterError, Member, Surroundings};
@@ -11,6 +11,8 @@ use super::{Cluster, ClusterError, Member, Surroundings};
 const START: Duration = Duration::from_secs(10);
 /// How long a process may take to end once it was asked to. A node waits up to 5 s for what is voting.
 const END: Duration = Duration::from_secs(10);
+/// How long a change of members may take. The last attempt may take as long as an operator waits, besides.
+const MEMBERSHIP: Duration = Duration::from_secs(45);
 /// How long an election may take.
 const ELECTION: Duration = Duration::from_secs(10);
 
@@ -28,9 +30,11 @@ impl Cluster {
         self.addresses.add(member, address.clone());
         self.start_new(member, true)?;
         self.wait_for_answer(node, START).await?;
-        let leader = self.wait_for_leader(ELECTION).await?;
-        let operator = Operator::of(self.addresses.of(Member::Coordinator(leader)))?;
-        operator.add_node(node, address).await?;
+        let add = |operator: Operator| {
+            let address = address.clone();
+            async move { operator.add_node(node, address).await }
+        };
+        self.until_member(node, true, add).await?;
         Ok(node)
     }
 
@@ -39,9 +43,8 @@ impl Cluster {
     pub async fn remove_oldest(&mut self) -> Result<(u64, ExitStatus), ClusterError> {
         let node = self.layout.replaced + 1;
         let member = Member::Coordinator(node);
-        let leader = self.wait_for_leader(ELECTION).await?;
-        let operator = Operator::of(self.addresses.of(Member::Coordinator(leader)))?;
-        operator.remove_node(node).await?;
+        let remove = |operator: Operator| async move { operator.remove_node(node).await };
+        self.until_member(node, false, remove).await?;
         self.layout.replaced += 1;
         self.addresses.remove(member);
         self.terminate(member)?;
@@ -57,6 +60,40 @@ impl Cluster {
             }
         }
         Ok((node, ended))
+    }
+
+    /// Tells whoever leads until the leader says that the node votes, or is no member. Operators tell it again when a
+    /// leader is replaced meanwhile, or the new node has yet to catch up.
+    async fn until_member<F>(
+        &self,
+        node: u64,
+        is_to_be: bool,
+        tell: impl Fn(Operator) -> F,
+    ) -> Result<(), ClusterError>
+    where
+        F: Future<Output = Result<(), OperatorError>>,
+    {
+        let deadline = Instant::now() + MEMBERSHIP;
+        loop {
+            let leader = self.wait_for_leader(ELECTION).await?;
+            if let Some(status) = self.status(leader).await {
+                let known = status.nodes.iter().find(|known| known.node == node);
+                let done = match is_to_be {
+                    true => known.is_some_and(|known| known.voter),
+                    false => known.is_none(),
+                };
+                if done {
+                    return Ok(());
+                }
+            }
+            let operator = Operator::of(self.addresses.of(Member::Coordinator(leader)))?;
+            match tell(operator).await {
+                Ok(()) => {}
+                Err(error) if Instant::now() >= deadline => return Err(error.into()),
+                Err(error) => tracing::warn!(%error, node, "told again"),
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
     }
 
     /// Hands leadership to another node, as an operator does, and waits until it leads.
