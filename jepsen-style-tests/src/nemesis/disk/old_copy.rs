@@ -9,7 +9,7 @@ use super::saved::Saved;
 use super::start::{Came, Start};
 use super::{Fault, NemesisError, Target, WHOLE, failed, make_whole, one_of};
 use crate::cluster::{Cluster, Member};
-use crate::network::{self, Host, Link, Rule};
+use crate::network::{Host, Link, Rule};
 
 /// How long a process may take to find out that its data is old.
 const PATIENCE: Duration = Duration::from_secs(8);
@@ -55,13 +55,6 @@ impl Fault for OldCopy {
         match self.target {
             Target::Participant => "old-copy-participant",
             _ => "old-copy-coordinator",
-        }
-    }
-
-    fn unavailable(&self) -> Option<String> {
-        match self.target {
-            Target::Participant => None,
-            _ => network::unavailable(),
         }
     }
 
@@ -129,12 +122,12 @@ impl Taken {
             newest.put_back().await.map_err(failed(member))?;
             return Ok(None);
         }
-        cut_off(cluster, member, Rule::cut())?;
+        cut_off(cluster, member, Rule::cut());
         let said = match Start::of(cluster, member) {
             Ok(start) => came(cluster, member, &start, &newest).await,
             Err(error) => Err(error),
         };
-        cut_off(cluster, member, Rule::default())?;
+        cut_off(cluster, member, Rule::default());
         let (then, now) = (self.then, now);
         said.map(|said| {
             Some(format!(
@@ -187,7 +180,7 @@ async fn reached(cluster: &Cluster, member: Member) -> Result<Reached, NemesisEr
 }
 
 /// Sets the rule of every link from and to a process.
-fn cut_off(cluster: &Cluster, member: Member, rule: Rule) -> Result<(), NemesisError> {
+fn cut_off(cluster: &Cluster, member: Member, rule: Rule) {
     let network = cluster.network();
     let one = Host::Member(member);
     let others = network.hosts().filter(|host| *host != one);
@@ -195,5 +188,4 @@ fn cut_off(cluster: &Cluster, member: Member, rule: Rule) -> Result<(), NemesisE
         .flat_map(|host| [Link { from: one, to: host }, Link { from: host, to: one }])
         .collect();
     network.set(&links, rule);
-    Ok(())
 }

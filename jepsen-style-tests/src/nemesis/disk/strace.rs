@@ -26,7 +26,8 @@ pub(super) fn unavailable() -> Option<String> {
             return Some("strace is not installed".to_owned());
         }
         let said = attach_to_somebody().unwrap_or_else(|error| error.to_string());
-        (!said.contains("attached")).then(|| format!("strace does not attach, it needs root: {}", said.trim()))
+        (!said.contains("attached"))
+            .then(|| format!("strace does not attach, it needs root: {}", said.trim()))
     });
     tried.clone()
 }
