@@ -138,7 +138,8 @@ pub trait ResourceManager: Send + Sync + 'static {
 
     /// Takes the holds of a promise again after a restart, without checking whether it could be promised today.
     /// If the effects have happened already, because a crash came between a `commit` and its record, there is
-    /// nothing to hold: `commit` will be called again. The order is the order of the promises.
+    /// nothing to hold: `commit` will be called again. The order is the order of the promises. One that was aborted just
+    /// before a crash may be among them, beside a newer one of the same thing: aborts are not forced to disk (R4).
     ///
     /// # Errors
     ///

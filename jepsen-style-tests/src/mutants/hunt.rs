@@ -232,7 +232,8 @@ fn judge(mutant: Option<Mutant>, result: &Value) -> Attempt {
     let missing: Vec<String> = list(&result["faults_missing"]).iter().map(text).collect();
     match result["verdict"].as_str() {
         Some("valid") => Attempt::Escaped,
-        Some("invalid") => {
+        // What the harness could not set right may look like a violation.
+        Some("invalid") if list(&result["problems"]).is_empty() => {
             let mut kinds = Vec::new();
             for findings in list(&result["findings"]) {
                 for violation in list(&findings["violations"]) {
@@ -249,7 +250,7 @@ fn judge(mutant: Option<Mutant>, result: &Value) -> Attempt {
             Attempt::Caught(format!("faults_missing: {}", missing.join(", ")))
         }
         _ => Attempt::Unclear(format!(
-            "the verdict is unknown: {}",
+            "nothing is clear: {}",
             serde_json::json!([
                 result["problems"],
                 missing,
@@ -309,6 +310,9 @@ mod tests {
             judged(Mutant::M1, invalid),
             "Caught(\"agreement: two_decisions, agreement: other\")"
         );
+        let mut troubled = result("invalid", &["two_decisions"], &[]);
+        troubled["problems"] = json!(["a process did not come up again"]);
+        assert!(judged(Mutant::M1, troubled).starts_with("Unclear"));
         assert_eq!(judged(Mutant::M1, result("valid", &[], &[])), "Escaped");
         let missing = result("unknown", &[], &["kill-leader"]);
         assert!(judged(Mutant::M1, missing.clone()).starts_with("Unclear"));

@@ -30,11 +30,7 @@ pub(super) fn of(mutant: Mutant) -> Vec<Hunt> {
         // Two nodes have to forget at the wrong moment, which hardly ever happens.
         Mutant::M9 => vec![bank("kill-all"), raft("raft::tests::crash")],
         Mutant::M10 => vec![bank("partition-minority,flapping,partition-leader")],
-        Mutant::M11 => vec![
-            bank("kill-all"),
-            bank("power-loss-all"),
-            raft("raft::tests::crash"),
-        ],
+        Mutant::M11 => vec![bank("power-loss-all"), raft("raft::tests::crash")],
         Mutant::M12 => vec![register("partition-leader")],
         Mutant::M13 => vec![bank("kill-participant")],
         // It takes a day, or a clock that a test can move by one.

@@ -61,8 +61,8 @@ impl KillTable {
             let Some(name) = &row.mutant else { continue };
             let mut same = self.rows.iter().filter(|other| other.mutant == row.mutant);
             let caught = same.clone().any(|other| other.caught_by.is_some());
-            let whole = same.all(|other| other.caught_by.is_some() || !other.needed);
-            if !(caught && whole) && !escaped.contains(&name.as_str()) {
+            let partly = same.any(|other| other.caught_by.is_none() && other.needed);
+            if (!caught || partly) && !escaped.contains(&name.as_str()) {
                 escaped.push(name);
             }
         }
