@@ -81,7 +81,7 @@ pub(super) fn all(seen: &Seen<'_>) -> Vec<Drawing> {
             "in-doubt",
             in_doubt,
             "Each point is a transaction at one participant: when it promised, and how long it then waited to hear the \
-             decision."
+             decision, by its own clock, which a fault may have moved."
                 .into(),
         ),
         (
