@@ -29,7 +29,7 @@ enum Shape {
     Leader,
     /// So it is for less than half of the nodes; they do reach each other.
     Minority,
-    /// Each node reaches its two neighbours only; of three, two do not reach each other.
+    /// Each node reaches its two neighbours only; of three, the leader and one other do not reach each other.
     Ring,
     /// The leader reaches nobody, but is reached by all.
     OneWay,
@@ -134,8 +134,8 @@ impl Fault for Partition {
 impl Shape {
     fn needs_leader(self) -> bool {
         match self {
-            Self::Leader | Self::OneWay | Self::Clients | Self::Raft | Self::Flapping => true,
-            Self::Halves | Self::Minority | Self::Ring | Self::Participants => false,
+            Self::Leader | Self::Ring | Self::OneWay | Self::Clients | Self::Raft | Self::Flapping => true,
+            Self::Halves | Self::Minority | Self::Participants => false,
         }
     }
 
@@ -184,8 +184,10 @@ impl Shape {
                 (both_ways(&side, &rest(&side)), sides(&side, &rest(&side)))
             }
             Self::Ring => {
-                let mut ring: Vec<Host> = nodes.into_iter().collect();
+                let mut ring: Vec<Host> = nodes.difference(&alone).copied().collect();
                 ring.shuffle(random);
+                // At an end, where an open ring is cut: two others would hardly notice, as they have little to say.
+                ring.insert(0, node(leader));
                 (not_neighbours(&ring), format!("a ring of {}", names(&ring)))
             }
             Self::OneWay => {

@@ -75,6 +75,8 @@ fn in_a_ring_of_five_each_reaches_its_two_neighbours_and_a_ring_of_three_is_open
     let (three, what) = links(Shape::Ring, 3, 1);
     assert!(is_symmetric(&three));
     assert_eq!(three.len(), 2, "{what}");
+    // Between the leader and another one: two that follow have too little to say for it to be noticed.
+    assert_eq!(unreached(&three, node(1)), 1, "{what}");
 }
 
 #[test]
