@@ -29,7 +29,7 @@ impl Cluster {
         self.add_disk(member)?;
         self.addresses.add(member, address.clone());
         self.start_new(member, true)?;
-        self.wait_for_answer(node, START).await?;
+        self.wait_until_new(node, START).await?;
         let add = |operator: Operator| {
             let address = address.clone();
             async move { operator.add_node(node, address).await }
@@ -135,12 +135,18 @@ impl Cluster {
         Ok(ended)
     }
 
-    async fn wait_for_answer(&self, node: u64, within: Duration) -> Result<(), ClusterError> {
+    /// Waits until a node that was started has heard that it is new. One that is added before takes itself for one that
+    /// has lost its disk, and ends.
+    async fn wait_until_new(&self, node: u64, within: Duration) -> Result<(), ClusterError> {
         let deadline = Instant::now() + within;
-        while self.status(node).await.is_none() {
+        while !self
+            .status(node)
+            .await
+            .is_some_and(|status| status.waiting_to_form)
+        {
             if Instant::now() >= deadline {
                 return Err(ClusterError::Late {
-                    what: format!("an answer of {}", Member::Coordinator(node)),
+                    what: format!("{} that waits to be added", Member::Coordinator(node)),
                     within,
                 });
             }
