@@ -13,6 +13,8 @@ const START: Duration = Duration::from_secs(10);
 const END: Duration = Duration::from_secs(10);
 /// How long a change of members may take. The last attempt may take as long as an operator waits, besides.
 const MEMBERSHIP: Duration = Duration::from_secs(45);
+/// How long it may take until another node leads. One attempt takes 2 to 3 s if it fails.
+const TRANSFER: Duration = Duration::from_secs(20);
 /// How long an election may take.
 const ELECTION: Duration = Duration::from_secs(10);
 
@@ -96,22 +98,27 @@ impl Cluster {
         }
     }
 
-    /// Hands leadership to another node, as an operator does, and waits until it leads.
+    /// Hands leadership to another node, as an operator does, and waits until it leads. A leader whose word does not
+    /// arrive in time goes on leading, and is told again.
     pub async fn transfer_leader(&self, to: u64) -> Result<GetStatusReply, ClusterError> {
-        let leader = self.wait_for_leader(ELECTION).await?;
-        if leader != to {
-            let operator = Operator::of(self.addresses.of(Member::Coordinator(leader)))?;
-            operator.transfer_leader(to).await?;
-        }
-        let deadline = Instant::now() + ELECTION;
+        let deadline = Instant::now() + TRANSFER;
         loop {
             if let Some(status) = self.status(to).await.filter(|status| status.ready) {
                 return Ok(status);
             }
+            let leader = self.wait_for_leader(ELECTION).await?;
+            if leader != to {
+                let operator = Operator::of(self.addresses.of(Member::Coordinator(leader)))?;
+                match operator.transfer_leader(to).await {
+                    Ok(()) => {}
+                    Err(error) if Instant::now() >= deadline => return Err(error.into()),
+                    Err(error) => tracing::warn!(%error, to, "told again"),
+                }
+            }
             if Instant::now() >= deadline {
                 return Err(ClusterError::Late {
                     what: format!("the leadership of {}", Member::Coordinator(to)),
-                    within: ELECTION,
+                    within: TRANSFER,
                 });
             }
             tokio::time::sleep(Duration::from_millis(10)).await;
