@@ -94,7 +94,12 @@ fn goes_on(fault: &Injected, case: &Case<'_>, commits: &[u64], findings: &mut Fi
         else {
             continue;
         };
-        if matches!(attempt.call(), Call::Transact { .. }) {
+        // A client that left on purpose waited for no answer.
+        let left = completed
+            .error
+            .as_ref()
+            .is_some_and(|error| error.contains("went away"));
+        if matches!(attempt.call(), Call::Transact { .. }) && !left {
             asked += 1;
             unknown += u64::from(completed.kind == Kind::Info);
         }
@@ -197,6 +202,13 @@ mod tests {
         }
         made.fault("kill-leader", 1_000, 9_000, Some("killed"));
         made.assert(&Availability, &["unavailable"]);
+        // Clients that left on purpose missed nothing.
+        for event in &mut made.history.events {
+            if event.kind == Kind::Info {
+                event.error = Some("the client went away before it heard an answer".to_owned());
+            }
+        }
+        made.assert(&Availability, &[]);
     }
 
     #[test]
