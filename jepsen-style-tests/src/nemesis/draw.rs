@@ -16,18 +16,18 @@ pub fn draw(
     (workload, workloads): (usize, usize),
     seconds: u64,
 ) -> Vec<Box<dyn Fault>> {
+    let all = faults.len();
     let count = usize::try_from(seconds / TURN_SECONDS).unwrap_or(usize::MAX);
-    let count = count.clamp(1, faults.len().max(1));
-    // The same for every run, so that it has turns.
-    faults.shuffle(&mut Seed(0).stream("turns"));
-    if let Some(all) = u64::try_from(faults.len()).ok().filter(|all| *all > 0) {
-        let run = seed
-            .0
-            .wrapping_mul(workloads as u64)
-            .wrapping_add(workload as u64);
-        let first = run % all * (count as u64 % all) % all;
-        faults.rotate_left(usize::try_from(first).unwrap_or_default());
-    }
+    let count = count.clamp(1, all.max(1));
+    // So many runs go through all of them, and the next so many in another order.
+    let round = all.div_ceil(count).max(1) as u64;
+    let run = seed
+        .0
+        .wrapping_mul(workloads as u64)
+        .wrapping_add(workload as u64);
+    faults.shuffle(&mut Seed(run / round).stream("turns"));
+    let first = usize::try_from(run % round).unwrap_or_default() * count;
+    faults.rotate_left(first.min(all));
     faults.truncate(count);
     faults.shuffle(&mut seed.stream("faults"));
     faults
