@@ -9,12 +9,15 @@ use rand::rngs::StdRng;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::{Builder, Runtime};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Semaphore, mpsc, watch};
 
 use super::dialler::dialler;
 use super::{Counts, Host, Link, Rule};
 use crate::random::Seed;
 
+/// One question at a time about who has dialled: it goes through what every process has open, and a storm of connections
+/// would leave the processes no time to answer the first of them.
+static LOOKUPS: Semaphore = Semaphore::const_new(1);
 /// Bytes taken from a connection at once.
 const PIECE: usize = 16 * 1024;
 /// Pieces of one direction of a connection on their way at once.
@@ -138,7 +141,10 @@ impl Shared {
 
     async fn connect(self: Arc<Self>, to: Host, dialled: TcpStream, from: SocketAddr, behind: SocketAddr) {
         let hosts = lock(&self.hosts).clone();
+        // Whoever has given up meanwhile is found out at once: its socket is gone.
+        let turn = LOOKUPS.acquire().await;
         let found = tokio::task::spawn_blocking(move || dialler(from, &hosts)).await;
+        drop(turn);
         let Ok(Some(from)) = found else {
             // It is gone, or no process of ours. Whoever it is dials again.
             return;

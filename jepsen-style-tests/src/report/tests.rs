@@ -138,8 +138,8 @@ impl Made {
         let log = format!(
             "2026-11-21T13:29:52.500000Z  INFO coordinator: long before\n\
              2026-11-21T13:29:54.100000Z  INFO coordinator: leading {HOSTILE}\n\
-             2026-11-21T13:29:57.000000Z  WARN openraft: timeout after 225ms\n\
-             2026-11-21T13:29:57.100000Z  WARN openraft: timeout after 31ms\n\
+             2026-11-21T13:29:57.000000Z  WARN raft: timeout after 225ms\n\
+             2026-11-21T13:29:57.100000Z  WARN raft: timeout after 31ms\n\
              2026-11-21T13:29:59.000000Z  INFO coordinator: nothing near\n"
         );
         std::fs::write(folder.join("data/c1.log"), log).unwrap();
