@@ -2,7 +2,7 @@
 //!
 //! Each is a line or two where the rule stands that it breaks, behind [`is_on`]. Without the feature `mutants`, which
 //! nothing enables by default, that is the constant `false`, and nothing of them is compiled. With it, a program has all of
-//! them, and [`plant`] turns at most one on, once, when the process starts.
+//! them, and `plant` turns at most one on, once, when the process starts.
 
 #[cfg(feature = "mutants")]
 use std::sync::OnceLock;
