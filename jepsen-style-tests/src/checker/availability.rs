@@ -94,12 +94,7 @@ fn goes_on(fault: &Injected, case: &Case<'_>, commits: &[u64], findings: &mut Fi
         else {
             continue;
         };
-        // A client that left on purpose waited for no answer.
-        let left = completed
-            .error
-            .as_ref()
-            .is_some_and(|error| error.contains("went away"));
-        if matches!(attempt.call(), Call::Transact { .. }) && !left {
+        if matches!(attempt.call(), Call::Transact { .. }) && !attempt.left() {
             asked += 1;
             unknown += u64::from(completed.kind == Kind::Info);
         }

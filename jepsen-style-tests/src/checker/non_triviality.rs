@@ -95,7 +95,7 @@ fn fared(transaction: &Transaction<'_>, attempt: &Attempt<'_>) -> Fared {
     let keyed = matches!(attempt.call(), Call::Transact { key: Some(_), .. });
     if reason.contains(LOCKED) || reason.contains(TOO_LITTLE) {
         Fared::Refused
-    } else if to_be_aborted || keyed || transaction.attempts.len() > 1 || reason.contains("went away") {
+    } else if to_be_aborted || keyed || transaction.attempts.len() > 1 || attempt.left() {
         Fared::Left
     } else {
         Fared::Failed

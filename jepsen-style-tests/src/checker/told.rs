@@ -68,6 +68,12 @@ pub(super) enum Fate {
 }
 
 impl<'a> Attempt<'a> {
+    /// Whether its client went away on purpose, so that it waited for no answer.
+    pub(super) fn left(&self) -> bool {
+        let error = self.completed.and_then(|event| event.error.as_deref());
+        error.is_some_and(|error| error.contains("went away"))
+    }
+
     /// What was asked, with what was read if it completed.
     pub(super) fn call(&self) -> &'a Call {
         self.completed.map_or(&self.invoked.call, |event| &event.call)

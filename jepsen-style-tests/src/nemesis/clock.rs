@@ -85,11 +85,8 @@ impl Fault for Clock {
         random: &'a mut StdRng,
     ) -> BoxFuture<'a, Result<String, NemesisError>> {
         async move {
-            let targets = [Target::Leader, Target::Follower, Target::Participant];
-            let target = targets.choose(random).copied().unwrap_or(Target::Participant);
-            let [member] = target.members(cluster, random).await?[..] else {
-                unreachable!("each of these is one process");
-            };
+            let target = Target::any_one(cluster.layout(), random);
+            let member = target.member(cluster, random).await?;
             let clock = restart_under(cluster, member).await?;
             if let (Target::Leader, Member::Coordinator(node)) = (target, member) {
                 cluster.transfer_leader(node).await?;

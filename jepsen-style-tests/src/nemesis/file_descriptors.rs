@@ -5,10 +5,9 @@ use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use rand::Rng as _;
 use rand::rngs::StdRng;
-use rand::seq::IndexedRandom as _;
 
 use super::process::{file_limit, open_files};
-use super::target::Target;
+use super::target::{Target, process_of};
 use super::{Fault, NemesisError, WHOLE};
 use crate::cluster::{Cluster, Member};
 
@@ -51,13 +50,10 @@ impl Fault for FileDescriptors {
         random: &'a mut StdRng,
     ) -> BoxFuture<'a, Result<String, NemesisError>> {
         async move {
-            let targets = [Target::Leader, Target::Follower, Target::Participant];
-            let target = targets.choose(random).copied().unwrap_or(Target::Participant);
-            let [member] = target.members(cluster, random).await?[..] else {
-                unreachable!("each of these is one process");
-            };
+            let target = Target::any_one(cluster.layout(), random);
+            let member = target.member(cluster, random).await?;
             let missing = || NemesisError::Other(format!("{member} does not run"));
-            let process = cluster.process(member).ok_or_else(missing)?;
+            let process = process_of(cluster, member)?;
             let usual = file_limit(process).ok_or_else(missing)?;
             let open = open_files(process).map_err(|_| missing())?;
             // The lowest number that is free is the next one it would get. Half of those below stay out of its reach even

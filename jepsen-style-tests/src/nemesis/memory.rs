@@ -4,10 +4,9 @@ use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use rand::Rng as _;
 use rand::rngs::StdRng;
-use rand::seq::IndexedRandom as _;
 
 use super::memory_limit::{MemoryLimit, unavailable};
-use super::target::Target;
+use super::target::{Target, process_of};
 use super::{Fault, NemesisError, WHOLE};
 use crate::cluster::{Cluster, Member};
 
@@ -42,14 +41,9 @@ impl Fault for Memory {
         random: &'a mut StdRng,
     ) -> BoxFuture<'a, Result<String, NemesisError>> {
         async move {
-            let targets = [Target::Leader, Target::Follower, Target::Participant];
-            let target = targets.choose(random).copied().unwrap_or(Target::Participant);
-            let [member] = target.members(cluster, random).await?[..] else {
-                unreachable!("each of these is one process");
-            };
-            let process = cluster
-                .process(member)
-                .ok_or_else(|| NemesisError::Other(format!("{member} does not run")))?;
+            let target = Target::any_one(cluster.layout(), random);
+            let member = target.member(cluster, random).await?;
+            let process = process_of(cluster, member)?;
             let more = random.random_range(0..64) << 10;
             let limit = MemoryLimit::impose(process, more)
                 .map_err(|error| NemesisError::Other(format!("the memory of {member}: {error}")))?;

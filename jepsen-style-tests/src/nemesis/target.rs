@@ -2,7 +2,7 @@ use std::time::Duration;
 
 use rand::Rng as _;
 use rand::rngs::StdRng;
-use rand::seq::SliceRandom as _;
+use rand::seq::{IndexedRandom as _, SliceRandom as _};
 
 use super::NemesisError;
 use crate::cluster::{Cluster, Layout, Member};
@@ -26,6 +26,23 @@ pub(super) enum Target {
 }
 
 impl Target {
+    /// The leader, another node or a participant, each as often.
+    pub(super) fn any_one(layout: Layout, random: &mut StdRng) -> Self {
+        let mut targets = vec![Self::Leader, Self::Participant];
+        if layout.coordinators > 1 {
+            targets.push(Self::Follower);
+        }
+        targets.choose(random).copied().unwrap_or(Self::Participant)
+    }
+
+    /// The one process that this is.
+    pub(super) async fn member(self, cluster: &Cluster, random: &mut StdRng) -> Result<Member, NemesisError> {
+        match self.members(cluster, random).await?[..] {
+            [member] => Ok(member),
+            _ => Err(NemesisError::Other(format!("{self:?} is not one process"))),
+        }
+    }
+
     /// Which ones they are this time.
     pub(super) async fn members(
         self,
@@ -62,6 +79,13 @@ impl Target {
             Self::All => layout.members().collect(),
         })
     }
+}
+
+/// The number of this process in the system.
+pub(super) fn process_of(cluster: &Cluster, member: Member) -> Result<u32, NemesisError> {
+    cluster
+        .process(member)
+        .ok_or_else(|| NemesisError::Other(format!("{member} does not run")))
 }
 
 /// Names of processes, for people.

@@ -126,13 +126,18 @@ fn latency(seen: &Seen<'_>, size: Size) -> Option<Markup> {
                 points.point(plot.x(operation.0.time_ns), plot.y(ms(operation)));
             }
         }
-        let mut drawn = Markup::default();
-        drawn.open("g", &[("class", &"points")]);
-        points.draw(&mut drawn);
-        drawn.close("g");
-        plot.draw().add(&drawn);
+        scatter(&mut plot, points);
     }
     Some(plot.finish())
+}
+
+/// Draws points, each as large as the page wants it.
+fn scatter(plot: &mut Plot, points: Shapes) {
+    let mut drawn = Markup::default();
+    drawn.open("g", &[("class", &"points")]);
+    points.draw(&mut drawn);
+    drawn.close("g");
+    plot.draw().add(&drawn);
 }
 
 fn rate(seen: &Seen<'_>, size: Size) -> Option<Markup> {
@@ -230,11 +235,7 @@ fn in_doubt(seen: &Seen<'_>, size: Size) -> Option<Markup> {
         for (at_ns, ms) in times {
             points.point(plot.x(*at_ns), plot.y((*ms).max(1) as f64));
         }
-        let mut drawn = Markup::default();
-        drawn.open("g", &[("class", &"points")]);
-        points.draw(&mut drawn);
-        drawn.close("g");
-        plot.draw().add(&drawn);
+        scatter(&mut plot, points);
     }
     Some(plot.finish())
 }

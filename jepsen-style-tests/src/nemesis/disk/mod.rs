@@ -21,10 +21,9 @@ mod wiped;
 use std::time::Duration;
 
 use rand::rngs::StdRng;
-use rand::seq::IndexedRandom as _;
 use tokio::time::Instant;
 
-use super::target::Target;
+use super::target::{Target, process_of};
 use super::{Fault, NemesisError, WHOLE};
 use crate::cluster::{Cluster, Disk, Member, disks_unavailable};
 use crate::network;
@@ -57,11 +56,7 @@ fn disk_of(cluster: &Cluster, member: Member) -> Result<&Disk, NemesisError> {
 
 /// One process, and its number in the system: the leader, another node or a participant, each as often.
 async fn one_process(cluster: &Cluster, random: &mut StdRng) -> Result<(Member, u32), NemesisError> {
-    let mut targets = vec![Target::Leader, Target::Participant];
-    if cluster.layout().coordinators > 1 {
-        targets.push(Target::Follower);
-    }
-    let target = targets.choose(random).copied().unwrap_or(Target::Participant);
+    let target = Target::any_one(cluster.layout(), random);
     one_of(cluster, target, random).await
 }
 
@@ -71,13 +66,8 @@ async fn one_of(
     target: Target,
     random: &mut StdRng,
 ) -> Result<(Member, u32), NemesisError> {
-    let members = target.members(cluster, random).await?;
-    let [member] = members[..] else {
-        return Err(NemesisError::Other(format!("{target:?} is not one process")));
-    };
-    let process = cluster.process(member);
-    let process = process.ok_or_else(|| NemesisError::Other(format!("{member} does not run")))?;
-    Ok((member, process))
+    let member = target.member(cluster, random).await?;
+    Ok((member, process_of(cluster, member)?))
 }
 
 /// Starts whatever does not run, and waits until the cluster has its full strength again.
