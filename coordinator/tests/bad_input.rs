@@ -102,16 +102,13 @@ async fn too_many_transactions_are_refused_with_a_hint_and_start_nothing() {
     let a = TestParticipant::start(&cluster, "a").await;
     let b = TestParticipant::start(&cluster, "b").await;
     a.change(|a| a.vote = None);
-    let leader = cluster.leader().await;
     let (held, refused) = (new_transaction(), new_transaction());
-    let mut client = cluster.coordinator(leader).await;
     let request = submit_request(held, &[(&a, "")]);
-    let first = tokio::spawn(async move { client.submit(request).await });
-    a.until_heard(&Heard::Prepare {
+    let prepare = Heard::Prepare {
         transaction: held.to_string(),
         operation: Some(String::new()),
-    })
-    .await;
+    };
+    let (leader, first) = cluster.submit_until_heard(request, &a, &prepare).await;
     let error = cluster.submit_at(leader, refused, &[(&b, "")]).await.unwrap_err();
     assert_eq!(
         (reason_of(&error), error.code()),

@@ -72,6 +72,14 @@ fn asked_to_prepare(participant: &TestParticipant) -> BTreeSet<String> {
         .collect()
 }
 
+/// The first request to prepare the operation `x`.
+fn prepare(transaction: TransactionId) -> Heard {
+    Heard::Prepare {
+        transaction: transaction.to_string(),
+        operation: Some("x".to_owned()),
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn duplicates_at_the_same_moment_through_every_node_run_once() {
     let cluster = TestCluster::start(3).await;
@@ -130,15 +138,9 @@ async fn a_key_finds_the_transaction_that_a_lost_leader_had_begun() {
     let a = TestParticipant::start(&cluster, "a").await;
     // It is asked, and keeps everybody waiting: no decision when the leader goes.
     a.change(|a| a.vote = None);
-    let leader = cluster.leader().await;
     let request = keyed("order", &[(&a, "x")]);
     let begun: TransactionId = request.transaction.parse().unwrap();
-    let mut client = cluster.coordinator(leader).await;
-    let waiting = tokio::spawn(async move { client.submit(request).await });
-    eventually("a prepare", async || {
-        (!asked_to_prepare(&a).is_empty()).then_some(())
-    })
-    .await;
+    let (leader, waiting) = cluster.submit_until_heard(request, &a, &prepare(begun)).await;
     cluster.stop_node(leader).await;
     assert!(waiting.await.unwrap().is_err());
     // Also for a leader that never saw it, the key is not free for another request.
@@ -245,14 +247,9 @@ async fn what_is_refused_for_want_of_a_place_binds_no_key() {
     let cluster = TestCluster::start_with(3, "[limits]\nin_flight = 1\n").await;
     let a = TestParticipant::start(&cluster, "a").await;
     a.change(|a| a.vote = None);
-    let leader = cluster.leader().await;
-    let mut client = cluster.coordinator(leader).await;
     let request = keyed("first", &[(&a, "x")]);
-    let first = tokio::spawn(async move { client.submit(request).await });
-    eventually("a prepare", async || {
-        (!asked_to_prepare(&a).is_empty()).then_some(())
-    })
-    .await;
+    let begun = request.transaction.parse().unwrap();
+    let (leader, first) = cluster.submit_until_heard(request, &a, &prepare(begun)).await;
     let refused = submit(&cluster, leader, "order", &[(&a, "x")]).await.unwrap_err();
     assert_eq!(reason_of(&refused), Some(ErrorReason::Overloaded), "{refused}");
     a.change(|a| a.vote = Some(Vote::Yes));

@@ -188,11 +188,11 @@ async fn a_leader_that_stops_answers_who_waits_and_takes_nobody_else() {
     );
     b.change(|b| b.vote = None);
     let (t, late) = (new_transaction(), new_transaction());
-    let old = cluster.leader().await;
-    let (mut waiting, mut second) = (cluster.coordinator(old).await, cluster.coordinator(old).await);
     let request = submit_request(t, &[(&a, "x"), (&b, "y")]);
-    let waiting = tokio::spawn(async move { waiting.submit(request).await });
-    b.until_heard(&prepare(t, Some("y"))).await;
+    let (old, waiting) = cluster
+        .submit_until_heard(request, &b, &prepare(t, Some("y")))
+        .await;
+    let mut second = cluster.coordinator(old).await;
     let stopped = tokio::spawn(cluster.begin_to_stop_node(old));
     // Whoever comes now is sent elsewhere, and nothing is begun for it.
     eventually("that no more is taken", async || {
@@ -307,11 +307,10 @@ async fn an_initiator_that_submits_again_gets_the_outcome_from_the_new_leader() 
     );
     b.change(|b| b.vote = None);
     let t = new_transaction();
-    let old = cluster.leader().await;
-    let mut client = cluster.coordinator(old).await;
     let request = submit_request(t, &[(&a, "x"), (&b, "y")]);
-    let first = tokio::spawn(async move { client.submit(request).await });
-    a.until_heard(&prepare(t, Some("x"))).await;
+    let (old, first) = cluster
+        .submit_until_heard(request, &a, &prepare(t, Some("x")))
+        .await;
     cluster.stop_node(old).await;
     assert!(
         first.await.unwrap().is_err(),
@@ -477,11 +476,10 @@ async fn without_a_majority_nobody_hears_a_decision() {
     );
     a.change(|a| a.vote = None);
     let t = new_transaction();
-    let leader = cluster.leader().await;
-    let mut client = cluster.coordinator(leader).await;
     let request = submit_request(t, &[(&a, "x"), (&b, "y")]);
-    let submitted = tokio::spawn(async move { client.submit(request).await });
-    a.until_heard(&prepare(t, Some("x"))).await;
+    let (leader, submitted) = cluster
+        .submit_until_heard(request, &a, &prepare(t, Some("x")))
+        .await;
     let others: Vec<usize> = (0..3).filter(|place| *place != leader).collect();
     for place in &others {
         cluster.stop_node(*place).await;

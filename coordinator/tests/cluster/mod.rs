@@ -69,6 +69,9 @@ pub(crate) fn new_transaction() -> TransactionId {
     )
 }
 
+/// What an initiator is told.
+pub(crate) type SubmitAnswer = Result<tonic::Response<v1::SubmitReply>, tonic::Status>;
+
 pub(crate) struct TestCluster {
     folder: TempDir,
     ports: Vec<u16>,
@@ -247,6 +250,37 @@ impl TestCluster {
             CoordinatorClient::connect(address.clone()).await.ok()
         })
         .await
+    }
+
+    /// Submits to the leader in the background and waits until `participant` has heard `message` of it.
+    ///
+    /// Gives the node that runs the transaction, and the answer that is still to come. On a busy machine a leader
+    /// may be lost at any time: a request that was answered with an error before it was heard is submitted again.
+    pub(crate) async fn submit_until_heard(
+        &self,
+        request: v1::SubmitRequest,
+        participant: &TestParticipant,
+        message: &Heard,
+    ) -> (usize, JoinHandle<SubmitAnswer>) {
+        let deadline = tokio::time::Instant::now() + PATIENCE;
+        loop {
+            let place = self.leader().await;
+            let mut client = self.coordinator(place).await;
+            let again = request.clone();
+            let mut answer = tokio::spawn(async move { client.submit(again).await });
+            tokio::select! {
+                () = participant.until_heard(message) => return (place, answer),
+                early = &mut answer => {
+                    let early = early.unwrap();
+                    assert!(
+                        early.is_err() && tokio::time::Instant::now() < deadline,
+                        "{early:?} before {} heard {message:?}; it heard {:?}",
+                        participant.name(),
+                        participant.heard()
+                    );
+                }
+            }
+        }
     }
 
     /// Submits to one node, until it knows.
