@@ -20,6 +20,7 @@ use crate::wire::{self, step};
 mod files;
 mod journal;
 mod logs;
+mod raft_log;
 
 pub use files::add_files;
 
@@ -34,6 +35,9 @@ pub struct Evidence {
     pub participants: BTreeMap<String, ParticipantEvidence>,
     /// What each coordinator node answered about each transaction, by node and transaction.
     pub outcomes: BTreeMap<u64, BTreeMap<Tx, Answer>>,
+    /// What the logs of the coordinator nodes hold.
+    #[serde(default)]
+    pub raft_logs: LogsEvidence,
     /// Lines of logs that no correct process writes.
     pub panics: Vec<LogLine>,
     /// Lines of logs that say that somebody broke a rule of the protocol.
@@ -90,6 +94,30 @@ pub struct ParticipantEvidence {
     pub in_doubt: u64,
     /// Transactions that still hold locks.
     pub holding: u64,
+}
+
+/// What the logs of all coordinator nodes hold.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogsEvidence {
+    /// By node, those that were read.
+    pub nodes: BTreeMap<u64, LogEvidence>,
+    /// Entries that stand in two logs, for each pair.
+    pub compared: u64,
+    /// Where two contradict each other.
+    pub disagree: Vec<String>,
+}
+
+/// What the log of a coordinator node holds.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogEvidence {
+    /// Its entries.
+    pub entries: u64,
+    /// Votes of Raft that are written down in it.
+    pub votes: u64,
+    /// Entries of a leader whose vote was not written before them.
+    pub uncovered: Vec<String>,
+    /// Votes that contradict one before.
+    pub repeated: Vec<String>,
 }
 
 /// What a promise was for.

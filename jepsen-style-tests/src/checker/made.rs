@@ -7,7 +7,9 @@ use unanimo_core::{Timestamp, TransactionId};
 use super::quiet::MS;
 use super::{Case, Checker, Findings, Verdict};
 use crate::cluster::Layout;
-use crate::evidence::{EffectEvidence, Evidence, ParticipantEvidence, PromiseEvidence};
+use crate::evidence::{
+    EffectEvidence, Evidence, LogEvidence, LogsEvidence, ParticipantEvidence, PromiseEvidence,
+};
 use crate::history::{Action, Answer, Call, Event, History, Kind, Process, Step, Style, Tx};
 use crate::late::{Came, Ended, LateAnswers, Reaction};
 use crate::nemesis::Injected;
@@ -85,11 +87,21 @@ impl Made {
             participants: 2,
             replaced: 0,
         };
+        let log = LogEvidence {
+            entries: 10,
+            votes: 1,
+            ..LogEvidence::default()
+        };
         let evidence = Evidence {
             layout: Some(layout),
             outcomes: layout.nodes().map(|node| (node, Default::default())).collect(),
             logs_read: layout.members().map(|member| member.to_string()).collect(),
             began_unix_ms: Some(BEGAN),
+            raft_logs: LogsEvidence {
+                nodes: layout.nodes().map(|node| (node, log.clone())).collect(),
+                compared: 10,
+                disagree: Vec::new(),
+            },
             ..Evidence::default()
         };
         let mut made = Self {

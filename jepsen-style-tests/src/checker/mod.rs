@@ -12,7 +12,8 @@
 //!
 //! A panic was to be expected if evidence quotes its line after `expected panic: `, as many times as it is there.
 //!
-//! An operation whose error says `went away` was left by its client on purpose.
+//! An operation whose error says `went away` was left by its client on purpose. One whose error says `; then it was
+//! refused: ` was answered in the end, though not for good.
 
 use std::collections::BTreeMap;
 
@@ -44,6 +45,7 @@ mod needs;
 mod non_triviality;
 mod panics;
 mod quiet;
+mod raft_log;
 mod register;
 #[cfg(test)]
 mod tests;
@@ -177,6 +179,7 @@ pub fn all() -> Vec<Box<dyn Checker>> {
         Box::new(keys::Keys),
         Box::new(late_messages::LateMessages),
         Box::new(fencing::Fencing),
+        Box::new(raft_log::RaftLog),
         Box::new(corruption::Corruption),
         Box::new(fail_stop::FailStop),
         Box::new(in_doubt::InDoubt),

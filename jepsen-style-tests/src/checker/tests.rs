@@ -320,6 +320,7 @@ fn nothing_missing_is_a_pass() {
             "panics",
             "late-messages",
             "fencing",
+            "raft-log",
             "corruption",
             "fail-stop",
             "in-doubt",

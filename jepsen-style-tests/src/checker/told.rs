@@ -74,6 +74,13 @@ impl<'a> Attempt<'a> {
         error.is_some_and(|error| error.contains("went away"))
     }
 
+    /// Whether the cluster refused it in the end, after one node that was asked alone had not answered. What became of
+    /// the first call is not known, but somebody was there to ask.
+    pub(super) fn refused_later(&self) -> bool {
+        let error = self.completed.and_then(|event| event.error.as_deref());
+        error.is_some_and(|error| error.contains("; then it was refused: "))
+    }
+
     /// What was asked, with what was read if it completed.
     pub(super) fn call(&self) -> &'a Call {
         self.completed.map_or(&self.invoked.call, |event| &event.call)

@@ -3,6 +3,7 @@ use std::path::Path;
 
 use unanimo_table::{SledOptions, SledTable, Table as _};
 
+use super::raft_log::{self, NodeLog};
 use super::{Evidence, journal, logs};
 use crate::cluster::{Cluster, Member};
 use crate::history::Tx;
@@ -22,15 +23,24 @@ pub fn add_files(evidence: &mut Evidence, cluster: &mut Cluster) {
             return;
         }
     }
-    let former = cluster.former().iter().copied();
-    for member in cluster.layout().members().chain(former) {
+    let mut raft_logs = BTreeMap::new();
+    let former = cluster.former().to_vec();
+    for member in cluster.layout().members().chain(former.iter().copied()) {
         if let Err(error) = logs::read(evidence, member, &cluster.log(member)) {
             evidence
                 .missing
                 .push(format!("{member}: cannot read its log: {error}"));
         }
-        let Member::Participant(_) = member else { continue };
         let data = cluster.data(member);
+        if let Member::Coordinator(node) = member {
+            match NodeLog::read(&data.join("log")) {
+                Ok(log) => drop(raft_logs.insert(node, log)),
+                // Nodes that were replaced may have left because of their files.
+                Err(_) if former.contains(&member) => {}
+                Err(error) => evidence.missing.push(format!("{member}: {error}")),
+            }
+            continue;
+        }
         let found = evidence.participants.entry(member.to_string()).or_default();
         if let Err(error) = journal::read(&data.join("participant").join("journal"), found) {
             found.journal_whole = false;
@@ -44,6 +54,7 @@ pub fn add_files(evidence: &mut Evidence, cluster: &mut Cluster) {
                 .push(format!("{member}: cannot read its cells: {error}")),
         }
     }
+    evidence.raft_logs = raft_log::together(raft_logs);
 }
 
 /// When a store was told how each of its promises ended.

@@ -27,8 +27,7 @@ pub(super) fn of(mutant: Mutant) -> Vec<Hunt> {
         Mutant::M6 => vec![register("kill-leader"), rules()],
         Mutant::M7 => vec![rules()],
         Mutant::M8 => vec![bank("kill-leader")],
-        // Two nodes have to forget at the wrong moment, which hardly ever happens.
-        Mutant::M9 => vec![bank("kill-all"), raft("raft::tests::crash")],
+        Mutant::M9 => vec![bank("kill-leader"), raft("raft::tests::crash")],
         Mutant::M10 => vec![bank("partition-minority,flapping,partition-leader")],
         Mutant::M11 => vec![bank("power-loss-all"), raft("raft::tests::crash")],
         Mutant::M12 => vec![register("partition-leader")],

@@ -36,6 +36,17 @@ pub struct Executor {
     pub(super) patience: Duration,
 }
 
+/// Why there is no outcome of what was submitted.
+enum Unsubmitted {
+    Error(SubmitError),
+    /// One node alone did not answer, and then all of them refused it. That is definite for the second call only: the
+    /// first may have started something.
+    RefusedLater {
+        unknown: SubmitError,
+        refused: SubmitError,
+    },
+}
+
 /// Why nothing can be carried out.
 #[derive(Debug, Error)]
 pub enum ExecutorError {
@@ -236,8 +247,13 @@ impl Executor {
                 *transaction = Some(Tx(told));
                 decided(decision)
             }
-            Err(error @ SubmitError::Refused { .. }) => Outcome::Fail(None, error.to_string()),
-            Err(error) => Outcome::Info(error.to_string()),
+            Err(Unsubmitted::Error(error @ SubmitError::Refused { .. })) => {
+                Outcome::Fail(None, error.to_string())
+            }
+            Err(Unsubmitted::Error(error)) => Outcome::Info(error.to_string()),
+            Err(Unsubmitted::RefusedLater { unknown, refused }) => {
+                Outcome::Info(format!("{unknown}; then it was refused: {refused}"))
+            }
         }
     }
 
@@ -246,18 +262,18 @@ impl Executor {
         &self,
         submission: &Submission,
         through: Option<u64>,
-    ) -> Result<(TransactionId, Decision), SubmitError> {
+    ) -> Result<(TransactionId, Decision), Unsubmitted> {
         let Some(node) = through.and_then(|node| self.nodes.get(&node)) else {
-            return submission.send(&self.client, self.patience).await;
+            let told = submission.send(&self.client, self.patience).await;
+            return told.map_err(Unsubmitted::Error);
         };
         let unknown = match submission.send(node, ONE_NODE.min(self.patience)).await {
             Err(error @ (SubmitError::Unknown { .. } | SubmitError::KeyUnknown { .. })) => error,
-            definite => return definite,
+            definite => return definite.map_err(Unsubmitted::Error),
         };
         match submission.send(&self.client, self.patience).await {
-            // Definite for the second call only: the first may have started something.
-            Err(SubmitError::Refused { .. }) => Err(unknown),
-            answered => answered,
+            Err(refused @ SubmitError::Refused { .. }) => Err(Unsubmitted::RefusedLater { unknown, refused }),
+            answered => answered.map_err(Unsubmitted::Error),
         }
     }
 
