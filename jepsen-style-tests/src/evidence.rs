@@ -4,14 +4,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
-use futures::{StreamExt as _, stream};
 use serde::{Deserialize, Serialize};
 use tonic::transport::Channel;
-use unanimo_client::{CallError, Client, Decision};
-use unanimo_proto::ErrorReason;
 use unanimo_proto::transport::{Connector as _, TcpConnector};
 
-use crate::cluster::{CLUSTER, Cluster, Layout, Member};
+use crate::cluster::{Cluster, Layout};
 use crate::history::{Action, Answer, History, Step, Tx};
 use crate::late::LateAnswers;
 use crate::wire::store_client::StoreClient;
@@ -20,6 +17,7 @@ use crate::wire::{self, step};
 mod files;
 mod journal;
 mod logs;
+mod outcomes;
 mod raft_log;
 
 pub use files::add_files;
@@ -33,7 +31,7 @@ pub struct Evidence {
     pub opening: Vec<Step>,
     /// What each participant has, by its name.
     pub participants: BTreeMap<String, ParticipantEvidence>,
-    /// What each coordinator node answered about each transaction, by node and transaction.
+    /// What each coordinator node knows of each transaction by itself, by node and transaction.
     pub outcomes: BTreeMap<u64, BTreeMap<Tx, Answer>>,
     /// What the logs of the coordinator nodes hold.
     #[serde(default)]
@@ -88,6 +86,12 @@ pub struct ParticipantEvidence {
     pub starts: Vec<u32>,
     /// The end of each branch in its journal: every terminal record, in order.
     pub terminal: BTreeMap<Tx, Vec<Answer>>,
+    /// To what it has said Yes, as it noted elsewhere before each was heard.
+    #[serde(default)]
+    pub said_yes: Option<BTreeSet<Tx>>,
+    /// The Commits that it has acknowledged, in the same way.
+    #[serde(default)]
+    pub said_committed: Option<BTreeSet<Tx>>,
     /// Messages that it refused because no coordinator that keeps the rules sends them.
     pub refused_messages: u64,
     /// Branches that are still in doubt.
@@ -160,10 +164,6 @@ pub struct LogLine {
 
 /// How long everything may take to resolve once the faults are over.
 const RESOLVE: Duration = Duration::from_secs(60);
-/// How long one question waits.
-const PATIENCE: Duration = Duration::from_secs(10);
-/// Outcomes asked for at once, of each node.
-const CONCURRENT: usize = 32;
 
 /// Waits until everything has resolved, and asks everybody. What cannot be found out is noted as missing.
 pub async fn collect(cluster: &mut Cluster, opening: Vec<Step>, history: &History) -> Evidence {
@@ -188,16 +188,11 @@ pub async fn collect(cluster: &mut Cluster, opening: Vec<Step>, history: &Histor
         .iter()
         .filter_map(|event| event.call.transaction())
         .collect();
-    for (node, address) in cluster.addresses().nodes() {
-        match outcomes(address, &asked).await {
-            Ok(found) => {
-                evidence.outcomes.insert(node, found);
-            }
-            Err(error) => evidence
-                .missing
-                .push(format!("{}: {error}", Member::Coordinator(node))),
-        }
-    }
+    let nodes = cluster.addresses().nodes();
+    let nodes = nodes.map(|(node, address)| (node, address.to_owned())).collect();
+    let (outcomes, missing) = outcomes::of_nodes(&nodes, &asked).await;
+    evidence.outcomes = outcomes;
+    evidence.missing.extend(missing);
     evidence
 }
 
@@ -280,31 +275,4 @@ fn from_wire(step: wire::Step) -> Step {
         cell: step.cell,
         action,
     }
-}
-
-async fn outcomes(address: &str, asked: &BTreeSet<Tx>) -> Result<BTreeMap<Tx, Answer>, String> {
-    let cluster = CLUSTER
-        .parse()
-        .map_err(|error: unanimo_core::IdError| error.to_string())?;
-    let client = Client::connect(cluster, [address.to_owned()]).map_err(|error| error.to_string())?;
-    let ask = |tx: Tx| {
-        let client = client.clone();
-        async move {
-            match client.outcome(tx.0, PATIENCE).await {
-                Ok(Some(Decision::Commit)) => Ok((tx, Answer::Committed)),
-                Ok(Some(Decision::Abort(reason))) => Ok((tx, Answer::Aborted(reason.to_string()))),
-                Ok(None) => Ok((tx, Answer::Undecided)),
-                Err(CallError::Refused {
-                    reason: ErrorReason::Expired,
-                    ..
-                }) => Ok((tx, Answer::Expired)),
-                Err(error) => Err(format!("the outcome of {tx}: {error}")),
-            }
-        }
-    };
-    let answers: Vec<_> = stream::iter(asked.iter().copied().map(ask))
-        .buffer_unordered(CONCURRENT)
-        .collect()
-        .await;
-    answers.into_iter().collect()
 }

@@ -52,19 +52,25 @@ enum Command {
     },
     /// Run a participant.
     #[command(hide = true)]
-    Participant {
-        #[arg(long)]
-        name: String,
-        #[arg(long)]
-        listen: String,
-        /// Where others reach it.
-        #[arg(long)]
-        address: String,
-        #[arg(long, value_delimiter = ',')]
-        coordinators: Vec<String>,
-        #[arg(long)]
-        data: PathBuf,
-    },
+    Participant(StoreArguments),
+}
+
+#[derive(Debug, Args)]
+struct StoreArguments {
+    #[arg(long)]
+    name: String,
+    #[arg(long)]
+    listen: String,
+    /// Where others reach it.
+    #[arg(long)]
+    address: String,
+    #[arg(long, value_delimiter = ',')]
+    coordinators: Vec<String>,
+    #[arg(long)]
+    data: PathBuf,
+    /// Where it notes what it has said; not in its data folder.
+    #[arg(long)]
+    said: PathBuf,
 }
 
 #[derive(Debug, Args)]
@@ -152,13 +158,7 @@ async fn main() -> ExitCode {
         Command::List => list(),
         Command::Mutants(arguments) => hunt_mutants(arguments).await,
         Command::Coordinator { config } => coordinator(config).await,
-        Command::Participant {
-            name,
-            listen,
-            address,
-            coordinators,
-            data,
-        } => participant(name, listen, address, coordinators, data).await,
+        Command::Participant(arguments) => participant(arguments).await,
     };
     result.unwrap_or_else(|error| {
         eprintln!("jepsen-style-tests: {error}");
@@ -173,21 +173,16 @@ async fn coordinator(config: PathBuf) -> Result<ExitCode, AnyError> {
     Ok(ExitCode::SUCCESS)
 }
 
-async fn participant(
-    name: String,
-    listen: String,
-    address: String,
-    coordinators: Vec<String>,
-    data: PathBuf,
-) -> Result<ExitCode, AnyError> {
+async fn participant(arguments: StoreArguments) -> Result<ExitCode, AnyError> {
     jepsen_style_tests::cluster::end_with_parent()?;
     let config = StoreConfig {
-        name: name.parse()?,
+        name: arguments.name.parse()?,
         cluster: CLUSTER.parse()?,
-        listen,
-        address,
-        coordinators,
-        data,
+        listen: arguments.listen,
+        address: arguments.address,
+        coordinators: arguments.coordinators,
+        data: arguments.data,
+        said: arguments.said,
     };
     store::run(config).await?;
     Ok(ExitCode::SUCCESS)

@@ -2,8 +2,8 @@ use super::told::{Transactions, Way, way};
 use super::{Case, Checker, Findings, needs};
 use crate::history::{Answer, Tx};
 
-/// V6, V7, V8: what a client was told is so at every node afterwards; and what was told to be committed is committed in
-/// the journal of every member, which outlived every kill and power loss of the run.
+/// V6, V8: what a client was told is so at every node afterwards, by the node's own word; and what was told to be committed
+/// is committed in the journal of every member, which outlived every kill and power loss of the run.
 pub(super) struct Durability;
 
 impl Checker for Durability {
@@ -12,7 +12,7 @@ impl Checker for Durability {
     }
 
     fn checks(&self) -> &'static str {
-        "V6-V8: what was told to a client is known to every node, and committed in the journal of every member"
+        "V6, V8: what was told to a client is known to every node, and committed in the journal of every member"
     }
 
     fn check(&self, case: &Case<'_>) -> Findings {

@@ -203,6 +203,8 @@ impl Made {
                 found.promised.insert(tx, at.saturating_sub(2));
                 found.heard.insert(tx, at);
                 found.promises.insert(tx, promise);
+                found.said_yes.get_or_insert_default().insert(tx);
+                found.said_committed.get_or_insert_default().insert(tx);
             }
         }
     }

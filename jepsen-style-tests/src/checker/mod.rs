@@ -44,6 +44,7 @@ mod made;
 mod needs;
 mod non_triviality;
 mod panics;
+mod promises;
 mod quiet;
 mod raft_log;
 mod register;
@@ -178,6 +179,7 @@ pub fn all() -> Vec<Box<dyn Checker>> {
         Box::new(register::Register),
         Box::new(keys::Keys),
         Box::new(late_messages::LateMessages),
+        Box::new(promises::Promises),
         Box::new(fencing::Fencing),
         Box::new(raft_log::RaftLog),
         Box::new(corruption::Corruption),

@@ -138,7 +138,9 @@ fn any_participant() -> impl Strategy<Value = ParticipantEvidence> {
         cells: ends.0,
         effects: ends.1,
         promised_after_end: ends.2.clone(),
-        committed_unpromised: ends.2,
+        committed_unpromised: ends.2.clone(),
+        said_yes: flags.0.then(|| ends.2.clone()),
+        said_committed: flags.1.then_some(ends.2),
     })
 }
 
@@ -321,6 +323,7 @@ fn nothing_missing_is_a_pass() {
             "late-messages",
             "fencing",
             "raft-log",
+            "promises",
             "corruption",
             "fail-stop",
             "in-doubt",

@@ -83,6 +83,7 @@ pub(super) fn participant_arguments(
     member: Member,
     listen: &str,
     data: &Path,
+    said: &Path,
     addresses: &Addresses,
 ) -> Vec<String> {
     [
@@ -97,6 +98,8 @@ pub(super) fn participant_arguments(
         &addresses.coordinators().join(","),
         "--data",
         &data.display().to_string(),
+        "--said",
+        &said.display().to_string(),
     ]
     .map(str::to_owned)
     .to_vec()

@@ -174,7 +174,16 @@ impl Cluster {
                     config.display().to_string(),
                 ])
             }
-            Member::Participant(_) => Ok(participant_arguments(member, &listen, &data, &self.addresses)),
+            Member::Participant(_) => {
+                let said = self.said(member);
+                Ok(participant_arguments(
+                    member,
+                    &listen,
+                    &data,
+                    &said,
+                    &self.addresses,
+                ))
+            }
         }
     }
 
@@ -228,6 +237,11 @@ impl Cluster {
     /// What this process says.
     pub fn log(&self, member: Member) -> PathBuf {
         self.folder.join(format!("{member}.log"))
+    }
+
+    /// Where a participant notes what it has said: on no disk that faults happen to.
+    pub(crate) fn said(&self, member: Member) -> PathBuf {
+        self.folder.join(format!("{member}.said"))
     }
 
     /// The number of this process in the system, unless it was killed and not started again.

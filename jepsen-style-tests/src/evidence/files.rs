@@ -7,7 +7,7 @@ use super::raft_log::{self, NodeLog};
 use super::{Evidence, journal, logs};
 use crate::cluster::{Cluster, Member};
 use crate::history::Tx;
-use crate::store::{CELLS, HEARD};
+use crate::store::{CELLS, HEARD, said};
 
 /// Entries read from a table at once.
 const PAGE: usize = 1000;
@@ -46,6 +46,15 @@ pub fn add_files(evidence: &mut Evidence, cluster: &mut Cluster) {
             found.journal_whole = false;
             evidence.missing.push(format!("{member}: {error}"));
             continue;
+        }
+        match said::read(&cluster.said(member)) {
+            Ok(words) => {
+                found.said_yes = Some(words.yes);
+                found.said_committed = Some(words.committed);
+            }
+            Err(error) => evidence
+                .missing
+                .push(format!("{member}: cannot read what it has said: {error}")),
         }
         match heard(&data.join(CELLS)) {
             Ok(heard) => found.heard = heard,

@@ -7,6 +7,7 @@
 mod cells;
 mod locks;
 mod process;
+pub(crate) mod said;
 mod service;
 mod tap;
 

@@ -12,6 +12,7 @@ use unanimo_proto::transport::Keepalive;
 use unanimo_table::{Checkpointer, SledOptions, SledTable, Table, TableError};
 
 use super::Cells;
+use super::said::Said;
 use super::service::StoreService;
 use super::tap::Tap;
 use crate::tap::tap_server::TapServer;
@@ -35,6 +36,8 @@ pub struct StoreConfig {
     pub coordinators: Vec<String>,
     /// Its data folder.
     pub data: PathBuf,
+    /// The file, on another disk than its data, where it notes what it has said.
+    pub said: PathBuf,
 }
 
 /// Why a store does not serve, or not any more.
@@ -93,6 +96,10 @@ pub async fn run(config: StoreConfig) -> Result<(), StoreError> {
             source,
         })?;
     let cells = open(&config.data)?;
+    let said = Said::open(&config.said).map_err(|source| StoreError::Data {
+        path: config.said.clone(),
+        source,
+    })?;
     let options = ParticipantOptions::new(
         config.cluster,
         config.name.clone(),
@@ -109,7 +116,7 @@ pub async fn run(config: StoreConfig) -> Result<(), StoreError> {
     };
     // The process ends with whichever completes first, so nothing is lost with the other.
     tokio::select! {
-        served = serve(service, listener) => served,
+        served = serve(service, Tap::noting(said), listener) => served,
         reason = participant.stopped() => Err(StoreError::Stopped(reason)),
         () = terminated => {
             participant.shutdown().await;
@@ -135,10 +142,9 @@ fn open(data: &Path) -> Result<Cells, StoreError> {
     Ok(Cells::new(table, checkpointer))
 }
 
-async fn serve(service: StoreService, listener: TcpListener) -> Result<(), StoreError> {
+async fn serve(service: StoreService, tap: Tap, listener: TcpListener) -> Result<(), StoreError> {
     let participant = service.participant.clone();
     let join = JoinLayer::new(&participant);
-    let tap = Tap::default();
     let router = Keepalive::default()
         .server()
         .add_service(tap.before(participant.service()))

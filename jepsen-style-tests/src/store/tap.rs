@@ -10,6 +10,7 @@ use unanimo_proto::v1;
 use unanimo_proto::v1::participant_client::ParticipantClient;
 use unanimo_proto::v1::participant_server::{Participant, ParticipantServer};
 
+use super::said::Said;
 use crate::late::Reaction;
 use crate::tap::{self, tap_server};
 
@@ -24,6 +25,7 @@ const PAGE: usize = 500;
 #[derive(Clone, Default)]
 pub(super) struct Tap {
     state: Arc<Mutex<State>>,
+    said: Option<Arc<Said>>,
 }
 
 #[derive(Default)]
@@ -62,6 +64,21 @@ pub(super) struct Tapped {
 }
 
 impl Tap {
+    /// One that notes what binds before it is said.
+    pub(super) fn noting(said: Said) -> Self {
+        Self {
+            said: Some(Arc::new(said)),
+            ..Self::default()
+        }
+    }
+
+    fn note(&self, method: &str, transaction: &str, answer: &Reaction) -> Result<(), Status> {
+        match &self.said {
+            Some(said) => said.note(method, transaction, answer),
+            None => Ok(()),
+        }
+    }
+
     /// The same service, with the tap before it.
     pub(super) fn before(&self, service: ParticipantServer<Endpoint>) -> ParticipantServer<Tapped> {
         let inner = ParticipantClient::new(service)
@@ -195,7 +212,9 @@ impl Participant for Tapped {
         };
         let reply = self.inner.clone().prepare(request).await;
         let answer = reply.map(Response::into_inner);
-        self.tap.answered(number, &Reaction::to_prepare(&answer));
+        let reaction = Reaction::to_prepare(&answer);
+        self.tap.note("Prepare", &transaction, &reaction)?;
+        self.tap.answered(number, &reaction);
         answer.map(Response::new)
     }
 
@@ -207,7 +226,9 @@ impl Participant for Tapped {
             Arrival::Silence => return held(true).await,
         };
         let reply = self.inner.clone().commit(request).await;
-        self.tap.answered(number, &Reaction::to_decision(&reply));
+        let reaction = Reaction::to_decision(&reply);
+        self.tap.note("Commit", &transaction, &reaction)?;
+        self.tap.answered(number, &reaction);
         reply
     }
 
