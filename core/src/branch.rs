@@ -87,7 +87,7 @@ pub enum BranchInput {
 }
 
 /// What the driver has to do, in the order given.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum BranchEffect {
     /// Have the resource manager work on the operation; come back with [`BranchInput::Resolved`].
     Prepare(Operation),

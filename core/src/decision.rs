@@ -70,7 +70,7 @@ impl fmt::Display for AbortReason {
 }
 
 /// A message that changed nothing, and why that is right (R9). Drivers count these.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Ignored {
     /// The same vote was counted already.
     RepeatedVote,
@@ -98,7 +98,7 @@ pub enum Ignored {
 
 /// Something that cannot happen while every node keeps the rules. It is refused, changes nothing, and somebody
 /// must be told (R9).
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Violation {
     /// A Commit for a branch that is known as aborted.
     CommitOfAborted,

@@ -516,7 +516,7 @@ fn register<V: View>(
 }
 
 /// The table in memory: what tests and simulations run, with the same [`apply`] as the replicas on disk.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct DecisionTable {
     records: BTreeMap<TransactionId, DecisionRecord>,
     registrations: BTreeMap<ParticipantId, Registration>,

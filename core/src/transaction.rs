@@ -14,7 +14,7 @@ use crate::{
 };
 
 /// How far a transaction has come.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Phase {
     /// Members are asked to prepare.
     Preparing {
@@ -120,7 +120,7 @@ pub enum TransactionEffect {
 }
 
 /// One transaction at the coordinator.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Transaction {
     id: TransactionId,
     request_hash: RequestHash,

@@ -47,7 +47,7 @@ pub enum Verdict {
 }
 
 /// The votes of one transaction's members.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Tally {
     votes: BTreeMap<ParticipantId, Option<Vote>>,
 }
