@@ -24,8 +24,8 @@ pub use join::{JoinAnswer, JoinRequest, Work};
 use crate::mutants::{self, Mutant};
 use crate::record::Contradiction;
 use crate::{
-    ClusterId, Ignored, Members, Operation, Prepared, Record, RequestHash, Timestamp, TransactionId,
-    Violation, Vote,
+    ClusterId, Decision, Ignored, Members, Operation, Prepared, Record, RequestHash, Timestamp,
+    TransactionId, Violation, Vote,
 };
 
 /// What a `Prepare` asks of a branch.
@@ -73,13 +73,20 @@ pub enum BranchInput {
     Resolved(Resolution),
     /// The record last asked for is durable.
     Recorded,
-    /// The decision is Commit, for this request: told by a coordinator, or the answer to an inquiry.
+    /// The decision is Commit, for this request: told by a coordinator.
     Commit {
         /// The request that is committed.
         request_hash: RequestHash,
     },
     /// The decision is Abort.
     Abort,
+    /// An inquiry of this branch is answered.
+    Answered {
+        /// The request that the inquiry was about.
+        request_hash: RequestHash,
+        /// The decision.
+        decision: Decision,
+    },
     /// The resource manager has carried the decision out, durably.
     Applied,
     /// The branch has been in doubt for a while.
@@ -328,6 +335,10 @@ impl Branch {
             BranchInput::Recorded => recorded(self.phase),
             BranchInput::Commit { request_hash } => commit(self.phase, request_hash),
             BranchInput::Abort => abort(transaction, self.phase),
+            BranchInput::Answered {
+                request_hash,
+                decision,
+            } => answered(transaction, self.phase, request_hash, &decision),
             BranchInput::Applied => applied(transaction, self.phase),
             BranchInput::TimerFired => timer_fired(transaction, self.phase),
         };
@@ -617,6 +628,26 @@ fn abort(transaction: TransactionId, phase: Phase) -> Stepped {
         Phase::Committing(_) | Phase::Recording { .. } | Phase::Finished(Finish::Committed { .. }) => {
             refuse(phase, Violation::AbortOfCommitted)
         }
+    }
+}
+
+/// Only who is in doubt has asked. A branch that has learnt the decision since has acknowledged it, so the transaction
+/// may be forgotten by now, and its question be answered like that of one that never promised: with Abort (R7).
+fn answered(
+    transaction: TransactionId,
+    phase: Phase,
+    request_hash: RequestHash,
+    decision: &Decision,
+) -> Stepped {
+    match (phase, decision) {
+        (Phase::Prepared(prepared), decision) if prepared.request_hash == request_hash => {
+            let phase = Phase::Prepared(prepared);
+            match decision {
+                Decision::Commit => commit(phase, request_hash),
+                Decision::Abort(_) => abort(transaction, phase),
+            }
+        }
+        (phase, Decision::Commit | Decision::Abort(_)) => ignored(phase, Ignored::LateAnswer),
     }
 }
 

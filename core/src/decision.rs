@@ -86,6 +86,8 @@ pub enum Ignored {
     AlreadyDeciding,
     /// The decision was known already.
     RepeatedDecision,
+    /// The answer to an inquiry, when the branch has learnt the decision in another way.
+    LateAnswer,
     /// The table wants votes again for a decision that is no longer waited for.
     LateSupersession,
     /// The branch is working on the same Prepare; whoever asked waits for the same vote.

@@ -220,6 +220,7 @@ impl Branches {
                 BranchInput::Commit { .. }
                 | BranchInput::Resolved(_)
                 | BranchInput::Recorded
+                | BranchInput::Answered { .. }
                 | BranchInput::Applied
                 | BranchInput::TimerFired
                 | BranchInput::DeadlinePassed => {}
@@ -239,6 +240,7 @@ impl Branches {
                 | BranchInput::Commit { .. }
                 | BranchInput::Resolved(_)
                 | BranchInput::Recorded
+                | BranchInput::Answered { .. }
                 | BranchInput::Applied
                 | BranchInput::TimerFired
                 | BranchInput::DeadlinePassed => {}

@@ -3,7 +3,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 use unanimo_client::{CallError, Client};
-use unanimo_core::{BranchInput, Decision, TransactionId};
+use unanimo_core::{BranchInput, TransactionId};
 use unanimo_proto::{ErrorReason, Inquiry, InquiryAnswer};
 
 use crate::ParticipantOptions;
@@ -118,10 +118,10 @@ impl Inquirer {
                     self.refused(transaction, reason, &message);
                     continue;
                 }
-                InquiryAnswer::Decided(Decision::Commit) => BranchInput::Commit {
+                InquiryAnswer::Decided(decision) => BranchInput::Answered {
                     request_hash: question.request_hash,
+                    decision,
                 },
-                InquiryAnswer::Decided(Decision::Abort(_)) => BranchInput::Abort,
             };
             decided = true;
             self.branches.step(transaction, input, Asker::Nobody);
