@@ -24,13 +24,78 @@ const WIDE: bool = !cfg!(debug_assertions);
 
 fn scopes() -> Vec<Scope> {
     let named = Scope::named;
-    vec![Scope {
-        answers: ANY,
-        tardy: true,
-        crashes: if WIDE { 2 } else { 1 },
-        deadlines: true,
-        ..named("crashes")
-    }]
+    vec![
+        Scope {
+            answers: ANY,
+            tardy: true,
+            crashes: if WIDE { 2 } else { 1 },
+            deadlines: true,
+            ..named("crashes")
+        },
+        Scope {
+            crashes: 1,
+            leader: LeaderChange::Dies,
+            ..named("leader-dies-crash")
+        },
+        Scope {
+            answers: ANY,
+            leader: LeaderChange::Dies,
+            retries: true,
+            deadlines: true,
+            ..named("leader-dies-any")
+        },
+        Scope {
+            leader: LeaderChange::Deposed,
+            retries: true,
+            ..named("leader-deposed-retries")
+        },
+        Scope {
+            answers: YES_OR_NO,
+            leader: LeaderChange::Deposed,
+            deadlines: true,
+            prompt: true,
+            crashes: 1,
+            ..named("leader-deposed-crash")
+        },
+        Scope {
+            asked: &[(0, 0b11), (0, 0b11)],
+            leader: LeaderChange::Dies,
+            retries: true,
+            ..named("same-id")
+        },
+        Scope {
+            asked: &[(0, 0b11), (1, 0b11)],
+            begun: 2,
+            contended: true,
+            ..named("two-transactions-plain")
+        },
+        Scope {
+            asked: &[(0, 0b11), (1, 0b11)],
+            begun: 2,
+            contended: true,
+            crashes: 1,
+            prompt: true,
+            ..named("two-transactions-crash")
+        },
+        Scope {
+            crashes: 1,
+            answers: YES_OR_NO,
+            forgetting: true,
+            ..named("forgetting")
+        },
+        Scope {
+            crashes: 1,
+            lives: true,
+            old_copies: 1,
+            ..named("old-copies")
+        },
+        Scope {
+            abort_requests: true,
+            leader: LeaderChange::Dies,
+            retries: true,
+            ..named("abort-requests")
+        },
+    ]
 }
 
 fn threads() -> usize {

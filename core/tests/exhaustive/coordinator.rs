@@ -205,7 +205,12 @@ impl State {
                 "an inquiry is answered Abort without a record",
             );
         }
-        self.tell(model, transaction, request, commit);
+        // A question may come so late that nobody asks it any more, and its answer is then heard by nobody (R7).
+        if self.member(member).in_doubt(transaction) {
+            self.tell(model, transaction, request, commit);
+        } else {
+            model.tally.met(Met::LateInquiry);
+        }
         let told = if commit { Told::Committed } else { Told::Aborted };
         self.send(Envelope {
             node,

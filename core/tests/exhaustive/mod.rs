@@ -92,6 +92,10 @@ pub(crate) enum Action {
     LeaderDeposed {
         keeps: bool,
     },
+    /// The leader looks for decisions that somebody has yet to acknowledge and nobody delivers.
+    Sweep {
+        node: u8,
+    },
     CloseAll {
         node: u8,
     },
@@ -212,6 +216,9 @@ impl Protocol {
             self.progress_of(state, member, actions);
         }
         let leader = (0..2).rfind(|node| state.node(*node).leads);
+        if let Some(node) = leader.filter(|_| state.raft.pending.is_empty()) {
+            actions.push(Action::Sweep { node });
+        }
         if let Some(node) = leader.filter(|_| self.scope.forgetting) {
             let closed = state.has_closed(self, 0);
             if !closed {
@@ -283,6 +290,23 @@ impl Protocol {
             }
             if at.has_closed() {
                 actions.push(Action::Forget { member });
+            }
+        }
+    }
+
+    /// Participants finish what they need not wait for.
+    fn settle(&self, state: &mut State) {
+        for member in 0..MEMBERS as u8 {
+            while !state.member(member).is_quiet() {
+                if !state.member(member).tail.is_empty() {
+                    state.sync(self, member);
+                    continue;
+                }
+                let decided = |(_, work): &&(u8, Work)| !matches!(work, Work::Prepare(_));
+                let Some(work) = state.member(member).work.iter().find(decided).copied() else {
+                    break;
+                };
+                state.finish(self, member, work, End::Applied);
             }
         }
     }
@@ -361,10 +385,14 @@ impl Model for Protocol {
             Action::Register { member, node } => state.register(self, member, node),
             Action::LeaderDies { keeps } => self.leader_dies(&mut state, keeps),
             Action::LeaderDeposed { keeps } => self.leader_deposed(&mut state, keeps),
+            Action::Sweep { node } => state.take_over(self, node),
             Action::CloseAll { node } => state.close_all(node),
             Action::ForgetAll { node } => state.forget_all(self, node),
             Action::HearHorizon { member } => state.hear_horizon(self, member),
             Action::Forget { member } => state.forget(self, member),
+        }
+        if self.scope.prompt {
+            self.settle(&mut state);
         }
         (state != *before).then_some(state)
     }

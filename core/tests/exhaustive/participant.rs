@@ -6,8 +6,8 @@ use bytes::Bytes;
 use unanimo_core::mutants::{self, Mutant};
 use unanimo_core::table::{Command, Registration, Witness};
 use unanimo_core::{
-    Branch, BranchEffect, BranchInput, BranchPhase, Finish, Generation, Position, PrepareRequest, Reach,
-    Record, Resolution, TransactionId, Vote, recover,
+    AbortReason, Branch, BranchEffect, BranchInput, BranchPhase, Decision, Finish, Generation, Position,
+    PrepareRequest, Reach, Record, Resolution, TransactionId, Vote, recover,
 };
 
 use super::Protocol;
@@ -179,11 +179,12 @@ impl State {
                 self.teller(member, transaction, node);
                 BranchInput::Abort
             }
-            Message::Answered { request, told } => match told {
-                Told::Committed => BranchInput::Commit {
-                    request_hash: model.names.hash(Some(request)),
+            Message::Answered { request, told } => BranchInput::Answered {
+                request_hash: model.names.hash(Some(request)),
+                decision: match told {
+                    Told::Committed => Decision::Commit,
+                    Told::Aborted => Decision::Abort(AbortReason::Presumed),
                 },
-                Told::Aborted => BranchInput::Abort,
             },
             Message::Inquire { .. }
             | Message::Voted { .. }
@@ -193,11 +194,17 @@ impl State {
         if self.is_turned_away(model, (node, member, transaction), &input) {
             return;
         }
-        if input == BranchInput::Abort {
+        let aborts = |input: &BranchInput| match input {
+            BranchInput::Abort => true,
+            BranchInput::Answered { decision, .. } => {
+                !decision.is_commit() && self.member(member).in_doubt(transaction)
+            }
+            _ => false,
+        };
+        if aborts(&input) {
             self.member_mut(member).buried.insert(transaction);
         }
         self.step_branch(model, member, transaction, input, Some(node));
-        let _ = self.member_mut(member);
     }
 
     fn teller(&mut self, member: u8, transaction: u8, node: u8) {
@@ -602,6 +609,10 @@ impl State {
                 }
                 BranchEffect::Refuse(_) => {
                     changed.tellers.remove(&transaction);
+                    // An old copy does not know what it promised, and is told before it is refused.
+                    if changed.fell_back {
+                        continue;
+                    }
                     self.breaks(Rule::NoAlarm, "a member raises an alarm");
                 }
                 BranchEffect::Ignored(_) => {}

@@ -2,7 +2,7 @@
 
 use stateright::{Model as _, Property};
 use unanimo_core::table::View as _;
-use unanimo_core::{Branch, BranchPhase, Finish};
+use unanimo_core::{Branch, BranchPhase, Finish, TransactionPhase};
 
 use super::Protocol;
 use super::message::{Message, Voted};
@@ -158,7 +158,7 @@ fn everything_ends(model: &Protocol, state: &State) -> bool {
         .members
         .iter()
         .all(|member| member.is_quiet() && !member.refused);
-    if !quiet || !state.raft.pending.is_empty() || is_resolved(state) {
+    if !quiet || !state.raft.pending.is_empty() || is_resolved(model, state) {
         return true;
     }
     let mut steps = Vec::new();
@@ -168,7 +168,7 @@ fn everything_ends(model: &Protocol, state: &State) -> bool {
         .any(|step| model.next_state(state, step).is_some())
 }
 
-fn is_resolved(state: &State) -> bool {
+fn is_resolved(model: &Protocol, state: &State) -> bool {
     let over = |branch: &Branch| matches!(branch.phase(), BranchPhase::Finished(_));
     let members = state
         .members
@@ -180,8 +180,18 @@ fn is_resolved(state: &State) -> bool {
         let mut done = bound.map(|number| state.member(number).done.contains_key(transaction));
         !first.commit || done.all(|done| done)
     });
-    let runs = |node: u8| state.node(node).leads && !state.node(node).running.is_empty();
-    members && told && effects && !runs(0) && !runs(1)
+    members && told && effects && !leader_is_busy(model, state)
+}
+
+/// Whether the leader still works on something. One that was deposed does not know it, and does not matter. Votes on what
+/// is closed may never come, and wait for their deadline.
+fn leader_is_busy(model: &Protocol, state: &State) -> bool {
+    let leader = state.nodes.iter().rfind(|node| node.leads);
+    let mut running = leader.into_iter().flat_map(|node| node.running.iter());
+    running.any(|(transaction, run)| {
+        let votes = matches!(run.transaction.phase(), TransactionPhase::Preparing { .. });
+        !(votes && state.has_closed(model, *transaction))
+    })
 }
 
 fn committed_everywhere(model: &Protocol, state: &State) -> bool {

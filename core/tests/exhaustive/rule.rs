@@ -66,6 +66,7 @@ pub(crate) enum Met {
     InquiryOfClosed,
     KeptForMember,
     LateAcknowledgement,
+    LateInquiry,
     Mismatch,
     OldCopyRefused,
     PrepareInDoubt,
@@ -77,7 +78,7 @@ pub(crate) enum Met {
 }
 
 impl Met {
-    pub(crate) const ALL: [Self; 25] = [
+    pub(crate) const ALL: [Self; 26] = [
         Self::AbortOvertookPrepare,
         Self::AbortWhileWorking,
         Self::AbortWhilePromising,
@@ -95,6 +96,7 @@ impl Met {
         Self::InquiryOfClosed,
         Self::KeptForMember,
         Self::LateAcknowledgement,
+        Self::LateInquiry,
         Self::Mismatch,
         Self::OldCopyRefused,
         Self::PrepareInDoubt,

@@ -27,6 +27,9 @@ pub(crate) struct Scope {
     pub(crate) tardy: bool,
     /// Whether transactions want the same things, so that whoever holds them keeps the others out.
     pub(crate) contended: bool,
+    /// Whether participants sync what they wrote, and carry decisions out, in the step that asks for it. Then a crash
+    /// comes before or after, and loses nothing that was written.
+    pub(crate) prompt: bool,
     /// Crashes of participants, over both. Each may lose any end of what was not synced.
     pub(crate) crashes: u8,
     pub(crate) leader: LeaderChange,
@@ -54,6 +57,7 @@ impl Scope {
             answers: &[Voted::Yes],
             tardy: false,
             contended: false,
+            prompt: false,
             crashes: 0,
             leader: LeaderChange::Never,
             retries: false,
