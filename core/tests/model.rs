@@ -22,80 +22,144 @@ const YES_OR_NO: &[Voted] = &[Voted::Yes, Voted::No];
 /// Whether the wide scopes are explored.
 const WIDE: bool = !cfg!(debug_assertions);
 
+/// One of a wide and a narrow scope.
+fn either(wide: Scope, narrow: Scope) -> Scope {
+    if WIDE { wide } else { narrow }
+}
+
 fn scopes() -> Vec<Scope> {
     let named = Scope::named;
-    vec![
+    let crashes = Scope {
+        crashes: 1,
+        ..named("crashes")
+    };
+    let leader_dies = Scope {
+        leader: LeaderChange::Dies,
+        ..named("leader dies")
+    };
+    let leader_deposed = Scope {
+        leader: LeaderChange::Deposed,
+        prompt: true,
+        ..named("leader deposed")
+    };
+    let same_id = Scope {
+        asked: &[(0, 0b11), (0, 0b11)],
+        leader: LeaderChange::Dies,
+        retries: true,
+        prompt: true,
+        ..named("two requests, one id")
+    };
+    let two_transactions = Scope {
+        asked: &[(0, 0b11), (1, 0b01)],
+        begun: 2,
+        contended: true,
+        prompt: true,
+        ..named("two transactions")
+    };
+    let forgetting = Scope {
+        forgetting: true,
+        retries: true,
+        answers: YES_OR_NO,
+        ..named("forgetting")
+    };
+    let old_copies = Scope {
+        crashes: 1,
+        lives: true,
+        old_copies: 1,
+        ..named("old copies")
+    };
+    let abort_requests = Scope {
+        abort_requests: true,
+        prompt: true,
+        ..named("abort requests")
+    };
+    let mut scopes = vec![
+        either(
+            Scope {
+                answers: ANY,
+                tardy: true,
+                crashes: 2,
+                deadlines: true,
+                ..crashes.clone()
+            },
+            crashes,
+        ),
+        either(
+            Scope {
+                crashes: 1,
+                ..leader_dies.clone()
+            },
+            leader_dies.clone(),
+        ),
         Scope {
             answers: ANY,
-            tardy: true,
-            crashes: if WIDE { 2 } else { 1 },
-            deadlines: true,
-            ..named("crashes")
-        },
-        Scope {
-            crashes: 1,
-            leader: LeaderChange::Dies,
-            ..named("leader-dies-crash")
-        },
-        Scope {
-            answers: ANY,
-            leader: LeaderChange::Dies,
             retries: true,
-            deadlines: true,
-            ..named("leader-dies-any")
-        },
-        Scope {
-            leader: LeaderChange::Deposed,
-            retries: true,
-            ..named("leader-deposed-retries")
-        },
-        Scope {
-            answers: YES_OR_NO,
-            leader: LeaderChange::Deposed,
-            deadlines: true,
             prompt: true,
-            crashes: 1,
-            ..named("leader-deposed-crash")
+            ..leader_dies.renamed("leader dies, initiators repeat")
         },
-        Scope {
-            asked: &[(0, 0b11), (0, 0b11)],
-            leader: LeaderChange::Dies,
-            retries: true,
-            ..named("same-id")
-        },
-        Scope {
+        either(
+            Scope {
+                retries: true,
+                prompt: false,
+                ..leader_deposed.clone()
+            },
+            leader_deposed.clone(),
+        ),
+        either(
+            Scope {
+                crashes: 1,
+                ..same_id.clone()
+            },
+            same_id.clone(),
+        ),
+        either(
+            Scope {
+                crashes: 1,
+                prompt: false,
+                ..two_transactions.clone()
+            },
+            two_transactions.clone(),
+        ),
+        either(
+            Scope {
+                crashes: 1,
+                ..forgetting.clone()
+            },
+            Scope {
+                prompt: true,
+                crashes: 1,
+                answers: &[Voted::Yes],
+                ..forgetting
+            },
+        ),
+        either(
+            old_copies.clone(),
+            Scope {
+                prompt: true,
+                ..old_copies
+            },
+        ),
+        either(
+            Scope {
+                leader: LeaderChange::Dies,
+                ..abort_requests.clone()
+            },
+            abort_requests,
+        ),
+    ];
+    if WIDE {
+        scopes.push(Scope {
+            asked: &[(0, 0b11), (0, 0b10)],
+            leader: LeaderChange::Deposed,
+            ..same_id.renamed("two requests, one id, leader deposed")
+        });
+        scopes.push(Scope {
             asked: &[(0, 0b11), (1, 0b11)],
-            begun: 2,
-            contended: true,
-            ..named("two-transactions-plain")
-        },
-        Scope {
-            asked: &[(0, 0b11), (1, 0b11)],
-            begun: 2,
-            contended: true,
-            crashes: 1,
-            prompt: true,
-            ..named("two-transactions-crash")
-        },
-        Scope {
-            crashes: 1,
-            answers: YES_OR_NO,
-            forgetting: true,
-            ..named("forgetting")
-        },
-        Scope {
-            crashes: 1,
-            lives: true,
-            old_copies: 1,
-            ..named("old-copies")
-        },
-        Scope {
-            abort_requests: true,
-            leader: LeaderChange::Dies,
-            retries: true,
-            ..named("abort-requests")
-        },
-    ]
+            prompt: false,
+            ..two_transactions.renamed("two transactions of the same members")
+        });
+    }
+    scopes
 }
 
 fn threads() -> usize {
@@ -162,13 +226,14 @@ fn the_rules_hold_in_every_state() {
     }
     say(&format!("model: {states} states"));
     if only.is_empty() {
+        // The narrow scopes leave some of it out.
         let missing: Vec<Met> = Met::ALL
             .into_iter()
             .enumerate()
             .filter(|(place, _)| met[*place] == 0)
             .map(|(_, what)| what)
             .collect();
-        assert!(missing.is_empty(), "no scope ever met {missing:?}");
+        assert!(!WIDE || missing.is_empty(), "no scope ever met {missing:?}");
         assert!(
             !WIDE || states >= 1_000_000,
             "{states} states are too few to call it exhaustive"

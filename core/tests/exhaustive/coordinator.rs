@@ -226,7 +226,10 @@ impl State {
         let before = self.raft.table.records().len();
         let applied = self.raft_mut().table.apply(&proposed.command);
         if self.raft.table.records().len() < before {
-            model.tally.met(Met::Forgotten);
+            model.tally.met(match proposed.command {
+                Command::Acknowledge { .. } => Met::KeptForMember,
+                _ => Met::Forgotten,
+            });
         }
         match (proposed.command, applied) {
             (Command::Decide(proposal), Applied::Decided(record)) => {
@@ -483,12 +486,8 @@ impl State {
     }
 
     /// The leader drops what is closed and needed by nobody.
-    pub(crate) fn forget_all(&mut self, model: &Protocol, by: u8) {
+    pub(crate) fn forget_all(&mut self, by: u8) {
         let transactions: Vec<TransactionId> = self.raft.table.records().keys().copied().collect();
-        let needed = |record: &DecisionRecord| record.decision.is_commit() && !record.is_ended();
-        if self.raft.table.records().values().any(needed) {
-            model.tally.met(Met::KeptForMember);
-        }
         self.propose(by, Command::Forget { transactions });
     }
 

@@ -387,7 +387,7 @@ impl Model for Protocol {
             Action::LeaderDeposed { keeps } => self.leader_deposed(&mut state, keeps),
             Action::Sweep { node } => state.take_over(self, node),
             Action::CloseAll { node } => state.close_all(node),
-            Action::ForgetAll { node } => state.forget_all(self, node),
+            Action::ForgetAll { node } => state.forget_all(node),
             Action::HearHorizon { member } => state.hear_horizon(self, member),
             Action::Forget { member } => state.forget(self, member),
         }

@@ -68,4 +68,9 @@ impl Scope {
             old_copies: 0,
         }
     }
+
+    /// The same under another name.
+    pub(crate) fn renamed(&self, name: &'static str) -> Self {
+        Self { name, ..self.clone() }
+    }
 }
