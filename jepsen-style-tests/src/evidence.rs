@@ -21,6 +21,7 @@ mod outcomes;
 mod raft_log;
 
 pub use files::add_files;
+pub(crate) use journal::read as read_journal;
 
 /// Everything that was found. Saved beside the history, so that a run can be judged again.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
 use rand::Rng as _;
+use rand::rngs::StdRng;
 use thiserror::Error;
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{SignalKind, signal};
@@ -26,6 +27,12 @@ const START: Duration = Duration::from_secs(60);
 const QUIET: Duration = Duration::from_secs(3);
 /// How long a client waits for an answer.
 const PATIENCE: Duration = Duration::from_secs(10);
+
+/// How long the next fault waits for a commit after the last one: longer than it may take (`checker/availability.rs`).
+const COMMITS_AGAIN: Duration = Duration::from_secs(16);
+
+/// What is said of a process that ended and of which nobody can say why.
+pub(crate) const UNASKED: &str = "and nothing was done to it";
 
 /// What a run is to be.
 pub struct Plan {
@@ -160,7 +167,7 @@ async fn run_there(mut plan: Plan, place: Place, addresses: Addresses) -> Result
         Executor::new(cluster.addresses(), recorder.clone(), PATIENCE)?.following(cluster.follow());
     let stop = Arc::new(AtomicBool::new(false));
     let clients = start_clients(&plan, &executor, &recorder, &stop);
-    let (faults, problems) = disturb(&mut plan, &mut cluster, recorder.started()).await;
+    let (faults, problems) = disturb(&mut plan, &mut cluster, &recorder).await;
     stop.store(true, Ordering::Relaxed);
     clients.join_all().await;
     let history = recorder.finish(&history_file)?;
@@ -290,14 +297,29 @@ fn start_clients(
     clients
 }
 
+/// The faults of a run while they happen.
+struct Disturbance {
+    recorder: Recorder,
+    injected: Vec<Injected>,
+    /// What went wrong in the harness, and processes that ended by themselves.
+    problems: Vec<String>,
+}
+
 /// Lets the faults happen one after the other, each in its turn, until the time is over and each has happened once.
 /// Before the first and after the last nothing happens for a while.
-async fn disturb(plan: &mut Plan, cluster: &mut Cluster, started: Instant) -> (Vec<Injected>, Vec<String>) {
+async fn disturb(
+    plan: &mut Plan,
+    cluster: &mut Cluster,
+    recorder: &Recorder,
+) -> (Vec<Injected>, Vec<String>) {
     let mut random = plan.seed.stream("schedule");
     let begun = tokio::time::Instant::now();
     let deadline = begun + plan.lasting.saturating_sub(QUIET);
-    let (mut injected, mut problems) = (Vec::new(), Vec::new());
-    let since = |started: Instant| u64::try_from(started.elapsed().as_nanos()).unwrap_or(u64::MAX);
+    let mut disturbance = Disturbance {
+        recorder: recorder.clone(),
+        injected: Vec::new(),
+        problems: Vec::new(),
+    };
     tokio::time::sleep_until(deadline.min(begun + QUIET)).await;
     for turn in 0.. {
         let now = tokio::time::Instant::now();
@@ -308,31 +330,88 @@ async fn disturb(plan: &mut Plan, cluster: &mut Cluster, started: Instant) -> (V
             let pause = Duration::from_millis(random.random_range(500..3000));
             tokio::time::sleep_until(now + pause).await;
         }
+        for fault in &mut plan.faults {
+            fault.attend(cluster).await;
+        }
+        disturbance.look(cluster, "before the next fault").await;
         let place = turn % plan.faults.len();
         let fault = &mut plan.faults[place];
-        let begun_ns = since(started);
-        let what = match fault.begin(cluster, &mut random).await {
-            Ok(what) => what,
-            Err(error) => {
-                problems.push(format!("{}: {error}", fault.name()));
-                continue;
-            }
-        };
-        tokio::time::sleep(fault.lasts(&mut random)).await;
-        let ended = fault.end(cluster).await;
-        let evidence = ended.unwrap_or_else(|error| {
-            problems.push(format!("{}: {error}", fault.name()));
-            None
-        });
-        injected.push(Injected {
-            fault: fault.name().to_owned(),
-            begun_ns,
-            ended_ns: since(started),
-            what,
-            evidence,
-        });
+        // How much one of them draws may depend on what the cluster does. The others draw the same all the same.
+        let mut random = plan.seed.stream(&format!("{} in turn {turn}", fault.name()));
+        disturbance.happen(fault.as_mut(), cluster, &mut random).await;
     }
     let end = deadline.max(tokio::time::Instant::now()) + QUIET;
     tokio::time::sleep_until(end).await;
-    (injected, problems)
+    disturbance.look(cluster, "at the end").await;
+    (disturbance.injected, disturbance.problems)
+}
+
+impl Disturbance {
+    /// One fault, from its beginning until commits have come back.
+    async fn happen(&mut self, fault: &mut dyn Fault, cluster: &mut Cluster, random: &mut StdRng) {
+        let begun_ns = self.now();
+        cluster.take_healed();
+        let what = match fault.begin(cluster, random).await {
+            Ok(what) => what,
+            Err(error) => return self.problems.push(format!("{}: {error}", fault.name())),
+        };
+        let in_force_ns = self.now();
+        tokio::time::sleep(fault.lasts(random)).await;
+        let ended = fault.end(cluster).await;
+        let ended_ns = self.now();
+        let healed = cluster.take_healed().map(|at| self.since(at));
+        let healed_ns = healed.unwrap_or(ended_ns);
+        let evidence = ended.unwrap_or_else(|error| {
+            self.problems.push(format!("{}: {error}", fault.name()));
+            None
+        });
+        self.injected.push(Injected {
+            fault: fault.name().to_owned(),
+            begun_ns,
+            in_force_ns: Some(in_force_ns),
+            healed_ns: Some(healed_ns),
+            ended_ns,
+            what,
+            evidence,
+        });
+        self.wait_for_commit(healed_ns).await;
+    }
+
+    /// Until a client has heard of a commit since then, so that the next fault does not hide how long it takes; or for
+    /// longer than it may take.
+    async fn wait_for_commit(&self, healed_ns: u64) {
+        let late = healed_ns.saturating_add(u64::try_from(COMMITS_AGAIN.as_nanos()).unwrap_or(u64::MAX));
+        while self.now() < late && self.recorder.committed_ns().is_none_or(|at| at < healed_ns) {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// Whether anybody has ended to whom nothing was done. Whoever has is started again.
+    async fn look(&mut self, cluster: &mut Cluster, when: &str) {
+        let again = match cluster.start_ended() {
+            Ok(ended) if ended.is_empty() => return,
+            Ok(ended) => {
+                for (error, might) in ended {
+                    match might {
+                        true => tracing::warn!(%error, when, "it was to be expected"),
+                        false => self.problems.push(format!("{when}: {error}, {UNASKED}")),
+                    }
+                }
+                cluster.wait_until_whole(START).await
+            }
+            Err(error) => Err(error),
+        };
+        if let Err(error) = again {
+            self.problems.push(format!("{when}: {error}"));
+        }
+    }
+
+    fn now(&self) -> u64 {
+        self.since(Instant::now())
+    }
+
+    fn since(&self, at: Instant) -> u64 {
+        let since = at.saturating_duration_since(self.recorder.started());
+        u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
+    }
 }

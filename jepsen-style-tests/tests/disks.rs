@@ -54,6 +54,8 @@ async fn happen(mut cluster: Cluster, folder: &Path, names: &[&str], seed: u64) 
         injected.push(Injected {
             fault: (*name).to_owned(),
             begun_ns: 0,
+            in_force_ns: Some(0),
+            healed_ns: Some(1),
             ended_ns: 1,
             what,
             evidence,

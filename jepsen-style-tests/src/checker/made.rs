@@ -226,6 +226,8 @@ impl Made {
         self.faults.push(Injected {
             fault: name.to_owned(),
             begun_ns: begun_ms * MS,
+            in_force_ns: Some(begun_ms * MS),
+            healed_ns: Some(ended_ms * MS),
             ended_ns: ended_ms * MS,
             what: name.to_owned(),
             evidence: evidence.map(str::to_owned),

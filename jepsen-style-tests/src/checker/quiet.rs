@@ -107,6 +107,8 @@ mod tests {
         Injected {
             fault: name.to_owned(),
             begun_ns,
+            in_force_ns: Some(begun_ns),
+            healed_ns: Some(ended_ns),
             ended_ns,
             what: String::new(),
             evidence: None,

@@ -193,6 +193,8 @@ fn any_fault() -> impl Strategy<Value = Injected> {
         Injected {
             fault: fault.to_owned(),
             begun_ns,
+            in_force_ns: begun_ns.checked_add(1),
+            healed_ns: ended_ns.checked_sub(1),
             ended_ns,
             what: fault.to_owned(),
             evidence: evidence.map(str::to_owned),

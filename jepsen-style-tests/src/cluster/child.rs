@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io;
-use std::os::unix::process::CommandExt as _;
+use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
 use std::path::PathBuf;
 use std::process::{Child as Process, Command, ExitStatus, Stdio};
 
@@ -83,6 +83,25 @@ impl Child {
         Ok(())
     }
 
+    /// So too, of one that has to be running, or was sent SIGKILL a moment ago: `None` then. Otherwise how it had ended.
+    pub(super) fn kill_running(&mut self) -> io::Result<Option<ExitStatus>> {
+        if self.process.is_none() && self.ended.is_none() {
+            return Err(io::Error::other("it does not run"));
+        }
+        let status = match (self.ended()?, self.process.take()) {
+            (None, Some(mut process)) => {
+                process.kill()?;
+                process.wait()?
+            }
+            (Some(status), _) => status,
+            (None, None) => unreachable!("it ran, or had ended"),
+        };
+        let ours = status.signal() == Some(9);
+        // Otherwise it was faster than we.
+        self.ended = (!ours).then_some(status);
+        Ok(self.ended)
+    }
+
     /// Its number in the system, if it was started. Nobody's any more once it is known to have ended.
     pub(super) fn id(&self) -> Option<u32> {
         self.process.as_ref().map(Process::id)
@@ -119,4 +138,49 @@ pub fn end_with_parent() -> io::Result<()> {
         .name("end-with-parent".to_owned())
         .spawn(wait)?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, Instant};
+
+    use super::*;
+
+    fn child(folder: &std::path::Path, script: &str) -> Child {
+        let arguments = ["-c", script].map(str::to_owned).to_vec();
+        let mut child = Child::new("c1".to_owned(), "/bin/sh".into(), arguments, folder.join("log"));
+        child.start(&Surroundings::default()).unwrap();
+        child
+    }
+
+    /// It is seen as running until somebody asks, in the state `Z`.
+    fn wait_for_end(child: &Child) {
+        let deadline = Instant::now() + Duration::from_secs(20);
+        let stat = format!("/proc/{}/stat", child.id().unwrap());
+        while !std::fs::read_to_string(&stat).unwrap().contains(") Z ") && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    #[test]
+    fn who_has_ended_by_itself_is_nobodys_victim() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut running = child(folder.path(), "exec sleep 60");
+        assert_eq!(running.kill_running().unwrap(), None);
+        assert_eq!(running.ended().unwrap(), None);
+        assert!(running.kill_running().is_err(), "it was killed before");
+
+        let mut at_once = child(folder.path(), "kill -9 $$");
+        wait_for_end(&at_once);
+        assert_eq!(at_once.kill_running().unwrap(), None, "as if we had sent it");
+        assert_eq!(at_once.ended().unwrap(), None);
+
+        let mut ended = child(folder.path(), "exit 3");
+        wait_for_end(&ended);
+        let status = ended.kill_running().unwrap().unwrap();
+        assert_eq!(status.code(), Some(3));
+        assert_eq!(ended.ended().unwrap(), Some(status), "and it stays so");
+        // Whoever is to be gone, however that came, may be killed all the same.
+        ended.kill().unwrap();
+    }
 }

@@ -1,6 +1,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io;
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
 use std::time::{Duration, SystemTime};
@@ -38,6 +39,10 @@ pub struct Cluster {
     pub(super) changes: watch::Sender<Addresses>,
     /// Nodes that were removed.
     pub(super) former: Vec<Member>,
+    /// When the cause of the latest fault was taken away.
+    healed: Option<std::time::Instant>,
+    /// Those that may end by themselves, once, because of what was done to them; and whether for the rest of the run.
+    may_end: BTreeMap<Member, bool>,
     executable: PathBuf,
     folder: PathBuf,
     settings: Settings,
@@ -129,6 +134,8 @@ impl Cluster {
             changes: watch::Sender::new(addresses.clone()),
             addresses,
             former: Vec::new(),
+            healed: None,
+            may_end: BTreeMap::new(),
             executable: executable.to_owned(),
             folder: folder.to_owned(),
             settings,
@@ -254,12 +261,72 @@ impl Cluster {
         self.act(member, "kill", Child::kill)
     }
 
-    /// Ends all of these without warning and at the same moment. They are gone when this returns.
+    /// Ends all of these without warning and at the same moment. They are gone when this returns. Each has to be running:
+    /// one that has ended by itself is nobody's victim.
     pub fn kill_together(&mut self, members: &[Member]) -> Result<(), ClusterError> {
+        for member in members {
+            if let Some(status) = self.end_of(*member)? {
+                return Err(ended_by_itself(*member, status));
+            }
+        }
         for member in members {
             self.signal(*member, "kill", Signal::SIGKILL)?;
         }
-        members.iter().try_for_each(|member| self.kill(*member))
+        for member in members {
+            let mut had_ended = None;
+            self.act(*member, "kill", |child| {
+                had_ended = child.kill_running()?;
+                Ok(())
+            })?;
+            if let Some(status) = had_ended {
+                return Err(ended_by_itself(*member, status));
+            }
+        }
+        Ok(())
+    }
+
+    /// Notes that the cause of a fault has just been taken away. What counts is the last time.
+    pub fn note_healed(&mut self) {
+        self.healed = Some(std::time::Instant::now());
+    }
+
+    /// When that was noted last, since this was asked last.
+    pub fn take_healed(&mut self) -> Option<std::time::Instant> {
+        self.healed.take()
+    }
+
+    /// This process may end by itself once, because of what was done to it, until the next fault begins.
+    pub fn let_end(&mut self, member: Member) {
+        self.may_end.entry(member).or_insert(false);
+    }
+
+    /// So too, at any time: it finds what was done to it when it looks there.
+    pub fn let_end_some_time(&mut self, member: Member) {
+        self.may_end.insert(member, true);
+    }
+
+    /// Whether this process may have ended by itself. It may not another time.
+    pub fn take_may_end(&mut self, member: Member) -> bool {
+        self.may_end.remove(&member).is_some()
+    }
+
+    /// Starts those again that have ended by themselves since the last fault. Returns how, and of each whether it might: of
+    /// any other it is a find. From now on nobody may, but for whom it may come at any time.
+    pub fn start_ended(&mut self) -> Result<Vec<(ClusterError, bool)>, ClusterError> {
+        let mut found = Vec::new();
+        for (member, status) in self.ended() {
+            let might = self.take_may_end(member);
+            found.push((ClusterError::Ended { member, status }, might));
+            self.start_again(member)?;
+        }
+        for member in self.layout.members() {
+            // A fault that failed has left it so.
+            if self.process(member).is_none() {
+                self.start_again(member)?;
+            }
+        }
+        self.may_end.retain(|_, at_any_time| *at_any_time);
+        Ok(found)
     }
 
     /// Asks a process to end in order, as `kill -TERM` does.
@@ -357,14 +424,17 @@ impl Cluster {
         self.ask(Member::Participant(participant), ask).await
     }
 
-    /// By how many milliseconds a process's wall clock is ahead of ours, if it answers.
-    pub async fn ahead(&self, member: Member) -> Option<i64> {
+    /// By how many milliseconds a process's wall clock is ahead of ours, if it answers: at least, and at most. It told the
+    /// time at some moment between our question and its answer.
+    pub async fn ahead(&self, member: Member) -> Option<RangeInclusive<i64>> {
+        let asked = now_unix_ms()?;
         let said = match member {
             Member::Coordinator(node) => self.status(node).await?.wall_clock_unix_ms,
             Member::Participant(number) => self.store_status(number).await?.wall_clock_unix_ms,
         };
-        let ours = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).ok()?;
-        Some(i64::try_from(i128::from(said) - i128::try_from(ours.as_millis()).ok()?).unwrap_or(i64::MAX))
+        let (said, answered) = (i64::try_from(said).ok()?, now_unix_ms()?);
+        // Both are cut to whole milliseconds.
+        Some(said.saturating_sub(answered).saturating_sub(1)..=said.saturating_sub(asked).saturating_add(1))
     }
 
     /// Asks over a connection of its own, so that a process which takes no connections does not answer.
@@ -437,6 +507,18 @@ impl Cluster {
             member,
             source,
         })
+    }
+}
+
+fn now_unix_ms() -> Option<i64> {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).ok()?;
+    i64::try_from(since.as_millis()).ok()
+}
+
+fn ended_by_itself(member: Member, status: ExitStatus) -> ClusterError {
+    ClusterError::Ended {
+        member,
+        status: status.to_string(),
     }
 }
 

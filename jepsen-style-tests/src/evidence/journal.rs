@@ -12,7 +12,7 @@ use crate::history::{Answer, Tx};
 
 /// Why a journal tells nothing.
 #[derive(Debug, Error)]
-pub(super) enum JournalError {
+pub(crate) enum JournalError {
     /// Its folder cannot be read.
     #[error("cannot read {}: {source}", path.display())]
     Folder {
@@ -27,7 +27,7 @@ pub(super) enum JournalError {
 }
 
 /// Reads a participant's journal. The participant must not be running.
-pub(super) fn read(folder: &Path, found: &mut ParticipantEvidence) -> Result<(), JournalError> {
+pub(crate) fn read(folder: &Path, found: &mut ParticipantEvidence) -> Result<(), JournalError> {
     let unreadable = |source| JournalError::Folder {
         path: folder.to_owned(),
         source,

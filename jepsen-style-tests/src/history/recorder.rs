@@ -20,6 +20,8 @@ struct State {
     file: BufWriter<File>,
     failed: Option<io::Error>,
     next_process: u32,
+    /// When a client last heard of a commit.
+    committed_ns: Option<u64>,
 }
 
 /// An operation that has not completed.
@@ -72,6 +74,7 @@ impl Recorder {
             file: BufWriter::new(file),
             failed: None,
             next_process: 0,
+            committed_ns: None,
         };
         Ok(Self {
             started: Instant::now(),
@@ -82,6 +85,11 @@ impl Recorder {
     /// When the history began. Faults are dated by the same clock.
     pub fn started(&self) -> Instant {
         self.started
+    }
+
+    /// When a client last heard of a commit, in nanoseconds since the history began.
+    pub fn committed_ns(&self) -> Option<u64> {
+        self.lock().committed_ns
     }
 
     /// A number for a client that no other has or had.
@@ -146,6 +154,9 @@ impl Recorder {
             .and_then(|()| state.file.write_all(b"\n"));
         if let Err(error) = written {
             state.failed.get_or_insert(error);
+        }
+        if event.kind == Kind::Ok && matches!(event.call, Call::Transact { .. }) {
+            state.committed_ns = Some(event.time_ns);
         }
         state.events.push(event);
     }

@@ -1,3 +1,4 @@
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use futures::FutureExt as _;
@@ -32,7 +33,7 @@ enum Trouble {
 struct Moved {
     member: Member,
     clock: Clocks,
-    /// What shows on it if it is wrong: at least so far from ours (milliseconds).
+    /// What shows on it if it is wrong: at least so far from ours (milliseconds), and on this side of it.
     wrong_by_ms: i64,
 }
 
@@ -112,6 +113,7 @@ impl Fault for Clock {
             let member = moved.member;
             let seen = moved.seen(cluster).await;
             let ended = cluster.restart(member).await?;
+            cluster.note_healed();
             moved.over();
             if !ended.success() {
                 return Err(NemesisError::Other(format!(
@@ -159,7 +161,7 @@ impl Trouble {
                 let ms = jump(random);
                 clock.set(Wrong::By(ms)).map_err(unusable)?;
                 let what = format!("its clock jumps by {:+.3} s", ms as f64 / 1000.0);
-                (what, Moved::new(member, Clocks::Still(clock), ms.abs() - 200))
+                (what, Moved::new(member, Clocks::Still(clock), shown(ms)))
             }
             Self::Strobe => {
                 let ms = jump(random);
@@ -171,7 +173,7 @@ impl Trouble {
                 let task = tokio::spawn(strobe(clock, ms, every));
                 (
                     what,
-                    Moved::new(member, Clocks::Strobing(Strobe { task }), ms.abs() - 200),
+                    Moved::new(member, Clocks::Strobing(Strobe { task }), shown(ms)),
                 )
             }
             Self::Drift => {
@@ -180,10 +182,11 @@ impl Trouble {
                     false => random.random_range(0.2..0.9),
                 };
                 clock.set(Wrong::Rate(rate)).map_err(unusable)?;
-                // A tenth of the shortest time that it lasts.
+                // Less than a tenth of the shortest time that it lasts.
+                let wrong_by_ms = if rate > 1.0 { 100 } else { -100 };
                 (
                     format!("its clock runs {rate:.2} times as fast"),
-                    Moved::new(member, Clocks::Still(clock), 100),
+                    Moved::new(member, Clocks::Still(clock), wrong_by_ms),
                 )
             }
         })
@@ -197,6 +200,27 @@ fn jump(random: &mut StdRng) -> i64 {
     let most = most.choose(random).copied().unwrap_or(5_000);
     let ms = random.random_range(1_000..=most);
     if random.random_bool(0.5) { ms } else { -ms }
+}
+
+/// What shows of a jump at least.
+fn shown(ms: i64) -> i64 {
+    ms - 200 * ms.signum()
+}
+
+/// Whether a clock that is ahead of ours by so much, at least and at most, is surely this wrong, and on this side.
+fn is_wrong(ahead: &RangeInclusive<i64>, wrong_by_ms: i64) -> bool {
+    match wrong_by_ms >= 0 {
+        true => *ahead.start() >= wrong_by_ms,
+        false => *ahead.end() <= wrong_by_ms,
+    }
+}
+
+/// Whether it may be as right as ours, and is surely not this wrong.
+fn is_right(ahead: &RangeInclusive<i64>, wrong_by_ms: i64) -> bool {
+    match wrong_by_ms >= 0 {
+        true => *ahead.end() < wrong_by_ms,
+        false => *ahead.start() > wrong_by_ms,
+    }
 }
 
 /// Never ends.
@@ -238,9 +262,9 @@ impl Moved {
         };
         for _ in 0..looks {
             match cluster.ahead(self.member).await {
-                Some(ms) if ms.abs() >= self.wrong_by_ms => wrong = Some(ms),
-                Some(ms) => right = Some(ms),
-                None => {}
+                Some(ahead) if is_wrong(&ahead, self.wrong_by_ms) => wrong = Some(ahead),
+                Some(ahead) if is_right(&ahead, self.wrong_by_ms) => right = Some(ahead),
+                Some(_) | None => {}
             }
             let enough = match self.clock {
                 Clocks::Still(_) => wrong.is_some(),
@@ -255,12 +279,41 @@ impl Moved {
         let member = self.member;
         match (&self.clock, wrong, right) {
             (Clocks::Still(_), Some(wrong), _) => {
-                Some(format!("{member} told a time that was {wrong:+} ms off"))
+                let off = off(&wrong);
+                Some(format!("{member} told a time that was {off} ms off"))
             }
-            (Clocks::Strobing(_), Some(wrong), Some(right)) => Some(format!(
-                "{member} told times that were {wrong:+} ms and {right:+} ms off"
-            )),
+            (Clocks::Strobing(_), Some(wrong), Some(right)) => {
+                let (wrong, right) = (off(&wrong), off(&right));
+                Some(format!(
+                    "{member} told times that were {wrong} ms and {right} ms off"
+                ))
+            }
             _ => None,
         }
+    }
+}
+
+/// By how much, for people.
+fn off(ahead: &RangeInclusive<i64>) -> String {
+    format!("{:+} to {:+}", ahead.start(), ahead.end())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_slow_answer_is_no_drift_and_the_side_counts() {
+        // Our clock is right; the answer took 150 ms, before or after the other one told its time.
+        let slow = -150..=0;
+        for wrong_by_ms in [100, -100] {
+            assert!(!is_wrong(&slow, wrong_by_ms), "{wrong_by_ms}");
+        }
+        assert!(is_wrong(&(-260..=-130), -100));
+        assert!(!is_wrong(&(-260..=-130), 100));
+        assert!(is_wrong(&(120..=180), 100) && !is_wrong(&(120..=180), -100));
+        assert!(is_right(&(-3..=2), 800) && is_right(&(-3..=2), -800));
+        assert!(!is_right(&slow, -100), "nobody knows");
+        assert_eq!([shown(1000), shown(-1000)], [800, -800]);
     }
 }

@@ -1,3 +1,4 @@
+use std::fs;
 use std::process::Command;
 use std::time::Duration;
 
@@ -11,6 +12,11 @@ use super::target::{Target, process_of};
 use super::{Fault, NemesisError, WHOLE};
 use crate::cluster::{Cluster, Member};
 
+/// What the system says to whoever opens too much.
+const REASON: &str = "Too many open files";
+/// As much of its reason as evidence quotes.
+const WIDTH: usize = 300;
+
 /// A process that may not open anything any more: its limit of open files is what it uses. It may go on with what it
 /// has or end by itself; then it is started again.
 pub(super) struct FileDescriptors {
@@ -23,6 +29,8 @@ struct Limited {
     /// What it may have usually.
     usual: String,
     limit: u64,
+    /// Where in its log it begins.
+    log_from: usize,
 }
 
 impl FileDescriptors {
@@ -60,6 +68,10 @@ impl Fault for FileDescriptors {
             // when it closes some.
             let free = (0..).find(|number| !open.contains(number)).unwrap_or_default();
             let limit = free / 2;
+            let log = cluster.log(member);
+            let unreadable = |error| NemesisError::Other(format!("{}: {error}", log.display()));
+            let log_from =
+                usize::try_from(fs::metadata(&log).map_err(unreadable)?.len()).unwrap_or(usize::MAX);
             limit_files(process, &limit.to_string())?;
             let what = format!(
                 "{member} (process {process}) may open no file above the {limit}th, and has {}",
@@ -70,6 +82,7 @@ impl Fault for FileDescriptors {
                 process,
                 usual,
                 limit,
+                log_from,
             });
             Ok(what)
         }
@@ -84,7 +97,9 @@ impl Fault for FileDescriptors {
             let Some(limited) = self.limited.take() else {
                 return Ok(None);
             };
-            let evidence = limited.over(cluster).await?;
+            let evidence = limited.over(cluster).await;
+            cluster.note_healed();
+            let evidence = evidence?;
             cluster.wait_until_whole(WHOLE).await?;
             Ok(evidence)
         }
@@ -100,6 +115,7 @@ impl Limited {
             process,
             usual,
             limit,
+            log_from,
         } = self;
         let was = file_limit(process);
         // A new connection is a new file.
@@ -108,9 +124,17 @@ impl Limited {
             Member::Participant(number) => cluster.store_status(number).await.is_some(),
         };
         if let Some(ended) = cluster.end_of(member)? {
+            let said = said_since(cluster, member, log_from)?;
             cluster.start_again(member)?;
+            let Some(reason) = said.lines().rev().find(|line| line.contains(REASON)) else {
+                let what = format!(
+                    "{member} ended by itself ({ended}), and does not say that it was for want of open files"
+                );
+                return Err(NemesisError::Other(what));
+            };
+            let reason: String = reason.trim().chars().take(WIDTH).collect();
             return Ok(Some(format!(
-                "{member} was expected to fail and ended by itself: {ended}"
+                "{member} was expected to fail and ended by itself: {ended}: {reason}"
             )));
         }
         limit_files(process, &usual)?;
@@ -118,6 +142,13 @@ impl Limited {
         Ok((limited && !answers)
             .then(|| format!("{member} had the limit {limit} until then and took no new connections")))
     }
+}
+
+/// What it has said since its log was so long.
+fn said_since(cluster: &Cluster, member: Member, from: usize) -> Result<String, NemesisError> {
+    let log = cluster.log(member);
+    let said = fs::read(&log).map_err(|error| NemesisError::Other(format!("{}: {error}", log.display())))?;
+    Ok(String::from_utf8_lossy(said.get(from..).unwrap_or_default()).into_owned())
 }
 
 /// Why it cannot be done here, if so.

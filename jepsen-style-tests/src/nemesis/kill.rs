@@ -89,6 +89,7 @@ impl Fault for Kill {
                 cluster.start_again(*member)?;
                 again.insert(*member, (*process, cluster.process(*member)));
             }
+            cluster.note_healed();
             cluster.wait_until_whole(WHOLE).await?;
             let told = again.into_iter().map(|(member, (process, again))| {
                 let again = again?;

@@ -80,6 +80,7 @@ impl Fault for Membership {
                         "{participant} ended with {ended} after SIGTERM"
                     )));
                 }
+                cluster.note_healed();
                 cluster.wait_until_whole(WHOLE).await?;
             }
             Ok(self.told.take())

@@ -1,3 +1,5 @@
+use std::os::unix::process::ExitStatusExt as _;
+use std::process::ExitStatus;
 use std::time::Duration;
 
 use futures::FutureExt as _;
@@ -19,6 +21,29 @@ pub(super) struct Memory {
 impl Memory {
     pub(super) fn new() -> Self {
         Self { limited: None }
+    }
+}
+
+/// What came of the limit.
+fn came(
+    member: Member,
+    process: u32,
+    ended: Option<ExitStatus>,
+    hits: u64,
+) -> Result<Option<String>, NemesisError> {
+    match (ended, hits) {
+        // SIGKILL is how the system ends whoever gets none.
+        (Some(ended), 0) if ended.signal() != Some(9) => Err(NemesisError::Other(format!(
+            "{member} ended by itself ({ended}), and was never refused memory"
+        ))),
+        (Some(ended), hits) => Ok(Some(format!(
+            "{member} was expected to end by itself and did: {ended}; process {process} was refused memory {hits} times"
+        ))),
+        // It got by with what it had.
+        (None, 0) => Ok(None),
+        (None, hits) => Ok(Some(format!(
+            "{member} (process {process}) was refused memory {hits} times and went on"
+        ))),
     }
 }
 
@@ -72,16 +97,34 @@ impl Fault for Memory {
             if ended.is_some() {
                 cluster.start_again(member)?;
             }
+            cluster.note_healed();
             cluster.wait_until_whole(WHOLE).await?;
-            Ok(match (ended, hits) {
-                (Some(ended), hits) => Some(format!(
-                    "{member} was expected to end by itself and did: {ended}; process {process} was refused memory {hits} times"
-                )),
-                // It got by with what it had.
-                (None, 0) => None,
-                (None, hits) => Some(format!("{member} (process {process}) was refused memory {hits} times and went on")),
-            })
+            came(member, process, ended, hits)
         }
         .boxed()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_end_without_a_refusal_is_not_the_limits() {
+        let came = |status: Option<i32>, hits| {
+            let ended = status.map(ExitStatus::from_raw);
+            came(Member::Participant(1), 7, ended, hits)
+        };
+        // As waitpid has it: 9 is a signal, 0x100 the exit code 1.
+        assert!(came(Some(9), 0).unwrap().unwrap().contains("expected to end"));
+        assert!(
+            came(Some(0x100), 3)
+                .unwrap()
+                .unwrap()
+                .contains("refused memory 3 times")
+        );
+        assert!(came(Some(0x100), 0).is_err());
+        assert_eq!(came(None, 0).unwrap(), None);
+        assert!(came(None, 5).unwrap().unwrap().contains("went on"));
     }
 }

@@ -18,7 +18,14 @@ pub struct Injected {
     pub fault: String,
     /// Nanoseconds since the history began.
     pub begun_ns: u64,
-    /// When everything was as before, as far as the fault is concerned.
+    /// When it had begun: whom it is for was found, and it was done to them. Absent in results from before this was noted.
+    #[serde(default)]
+    pub in_force_ns: Option<u64>,
+    /// When its cause was taken away: the last process was started or let go, the links were whole. What the cluster
+    /// needs from here on is its recovery. Absent in results from before this was noted.
+    #[serde(default)]
+    pub healed_ns: Option<u64>,
+    /// When everything was as before, as far as the fault is concerned: whoever was started has caught up.
     pub ended_ns: u64,
     /// What it did to whom, for people: "kill -9 of c2, the leader".
     pub what: String,
@@ -52,6 +59,12 @@ pub trait Fault: Send {
         None
     }
 
+    /// Called before every turn, of other faults too, for whoever has to keep something from the start of the run on.
+    fn attend<'a>(&'a mut self, cluster: &'a Cluster) -> BoxFuture<'a, ()> {
+        let _ = cluster;
+        Box::pin(async {})
+    }
+
     /// What was answered to the messages that it sent, in all of its turns.
     fn answers(&self) -> Vec<LateAnswers> {
         Vec::new()
@@ -67,7 +80,9 @@ pub trait Fault: Send {
         random: &'a mut StdRng,
     ) -> BoxFuture<'a, Result<String, NemesisError>>;
 
-    /// Ends it, so that nothing of it is left, and says how it is known to have happened: `None` if it is not.
+    /// Ends it, so that nothing of it is left, and says how it is known to have happened: `None` if it is not. Before it
+    /// waits for the cluster it notes that the cause is gone ([`Cluster::note_healed`]); one that waits for nothing need
+    /// not.
     fn end<'a>(&'a mut self, cluster: &'a mut Cluster)
     -> BoxFuture<'a, Result<Option<String>, NemesisError>>;
 }

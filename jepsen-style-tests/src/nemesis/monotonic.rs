@@ -122,6 +122,7 @@ impl Fault for MonotonicOffset {
             for member in &members {
                 cluster.start_again(*member)?;
             }
+            cluster.note_healed();
             cluster.wait_until_whole(WHOLE).await?;
             Ok(seen.filter(|seen| !seen.is_empty()).map(|seen| seen.join(", ")))
         }

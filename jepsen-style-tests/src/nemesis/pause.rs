@@ -95,6 +95,7 @@ impl Fault for Pause {
             for member in &members {
                 cluster.resume(*member)?;
             }
+            cluster.note_healed();
             cluster.wait_until_whole(WHOLE).await?;
             Ok(all_stopped.then(|| format!("in state T until then: {}", names(&members))))
         }

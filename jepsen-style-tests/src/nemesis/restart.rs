@@ -46,6 +46,7 @@ impl Fault for RollingRestart {
                         "{member} ended with {ended} after SIGTERM"
                     )));
                 }
+                cluster.note_healed();
                 cluster.wait_until_whole(WHOLE).await?;
                 if let (Some(before), Some(again)) = (before, cluster.process(member)) {
                     self.told

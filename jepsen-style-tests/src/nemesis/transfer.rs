@@ -42,6 +42,7 @@ impl Fault for LeaderTransfer {
                 _ => unreachable!("a follower is one node"),
             };
             let after = cluster.transfer_leader(to).await?.epoch;
+            cluster.note_healed();
             self.told = before
                 .filter(|before| *before < after)
                 .map(|before| format!("c{from} led in epoch {before}, c{to} leads in epoch {after}"));

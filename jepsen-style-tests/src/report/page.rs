@@ -311,12 +311,14 @@ impl Page<'_> {
     }
 
     fn next_commit(&self, fault: &Injected) -> String {
+        // As the checker of availability has it.
+        let over = fault.healed_ns.unwrap_or(fault.ended_ns);
         let commits = self.seen.operations.iter().filter_map(|(_, done)| {
-            let done = done.filter(|done| done.kind == Kind::Ok && done.time_ns >= fault.ended_ns)?;
+            let done = done.filter(|done| done.kind == Kind::Ok && done.time_ns >= over)?;
             matches!(done.call, Call::Transact { .. }).then_some(done.time_ns)
         });
         let next = commits.min();
-        next.map_or("none".to_owned(), |at| millis((at - fault.ended_ns) / words::MS))
+        next.map_or("none".to_owned(), |at| millis((at - over) / words::MS))
     }
 
     fn write_checkers(&self, page: &mut Markup) {

@@ -36,7 +36,7 @@ pub struct Summary {
     pub missing: Vec<String>,
     /// How long participants were in doubt. Absent if clocks were moved.
     pub in_doubt_ms: Option<Quantiles>,
-    /// From the end of a fault to the next commit.
+    /// From when the cause of a fault was taken away to the next commit.
     pub recovery_ms: Option<Quantiles>,
     /// The page to read.
     pub report: PathBuf,

@@ -151,6 +151,8 @@ fn result(layout: Layout) -> RunResult {
     let fault = |fault: &str, begun_ms: u64, ended_ms: u64, evidence: Option<&str>| Injected {
         fault: fault.to_owned(),
         begun_ns: begun_ms * MS,
+        in_force_ns: Some(begun_ms * MS),
+        healed_ns: Some(ended_ms * MS),
         ended_ns: ended_ms * MS,
         what: format!("{fault} of c1 {HOSTILE}"),
         evidence: evidence.map(str::to_owned),

@@ -83,7 +83,7 @@ impl Fault for DiskFull {
             let full_still = is_full(&filled.filler);
             remove(&filled.filler).map_err(failed(filled.filler.display()))?;
             let ended = cluster.end_of(member)?;
-            make_whole(cluster).await?;
+            make_whole(cluster, Some(member)).await?;
             let how = match (ended, full_still) {
                 (Some(status), _) => format!("process {process} ended by itself, as it may: {status}"),
                 (None, true) => format!("process {process} went on, and there was still no room at the end"),

@@ -25,7 +25,7 @@ use tokio::time::Instant;
 
 use super::target::{Target, process_of};
 use super::{Fault, NemesisError, WHOLE};
-use crate::cluster::{Cluster, Disk, Member, disks_unavailable};
+use crate::cluster::{Cluster, ClusterError, Disk, Member, disks_unavailable};
 use crate::network;
 
 /// How long the cluster is waited for before somebody looks whether all its processes run.
@@ -70,15 +70,26 @@ async fn one_of(
     Ok((member, process_of(cluster, member)?))
 }
 
-/// Starts whatever does not run, and waits until the cluster has its full strength again.
-async fn make_whole(cluster: &mut Cluster) -> Result<(), NemesisError> {
+/// Starts whatever was killed, and waits until the cluster has its full strength again. This one may have ended by itself,
+/// or may still do so once, because of what was done to it. If any other does, it is a find.
+async fn make_whole(cluster: &mut Cluster, allowed: Option<Member>) -> Result<(), NemesisError> {
     let deadline = Instant::now() + WHOLE;
+    if let Some(allowed) = allowed {
+        cluster.let_end(allowed);
+    }
+    cluster.note_healed();
     loop {
         for member in cluster.layout().members() {
-            // Also those that end only now of what was done to them.
-            if cluster.process(member).is_none() || cluster.end_of(member)?.is_some() {
-                cluster.start_again(member)?;
+            let ended = cluster.end_of(member)?.map(|status| status.to_string());
+            match ended {
+                Some(status) if !cluster.take_may_end(member) => {
+                    return Err(ClusterError::Ended { member, status }.into());
+                }
+                None if cluster.process(member).is_some() => continue,
+                Some(_) | None => {}
             }
+            cluster.start_again(member)?;
+            cluster.note_healed();
         }
         match cluster.wait_until_whole(LOOK).await {
             Ok(()) => return Ok(()),

@@ -150,7 +150,7 @@ async fn restore_power(cluster: &mut Cluster, members: &[Member]) -> Result<Vec<
         let disk = disk_of(cluster, *member)?;
         lost.push(mount_again(disk).map_err(failed(member))?);
     }
-    make_whole(cluster).await?;
+    make_whole(cluster, None).await?;
     Ok(lost)
 }
 

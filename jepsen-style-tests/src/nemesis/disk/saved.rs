@@ -33,6 +33,11 @@ impl Saved {
         Ok(saved)
     }
 
+    /// Where the copy is.
+    pub(super) fn copied(&self) -> &Path {
+        self.copy.path()
+    }
+
     /// Puts back what was copied, and nothing else is left. Durable, as whoever wrote it believes it is.
     pub(super) async fn put_back(&self) -> io::Result<()> {
         clear(&self.folder)?;

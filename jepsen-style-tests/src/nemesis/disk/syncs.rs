@@ -121,7 +121,7 @@ impl Fault for Syncs {
             let calls = begun.injection.detach().await.map_err(failed(member))?;
             let log = fs::read(cluster.log(member)).map_err(failed("its log"))?;
             let said = log.get(begun.log_from..).map(String::from_utf8_lossy);
-            make_whole(cluster).await?;
+            make_whole(cluster, Some(member)).await?;
             let Some(first) = calls.first() else {
                 return Ok(None);
             };

@@ -50,7 +50,7 @@ impl Fault for Wiped {
             let (member, process) = one_of(cluster, self.target, random).await?;
             // So that it is known whom they refuse.
             cluster.wait_until_whole(super::WHOLE).await?;
-            cluster.kill(member)?;
+            cluster.kill_together(&[member])?;
             let saved = Saved::of(cluster, member, "").await.map_err(failed(member))?;
             clear(&cluster.data(member)).map_err(failed(member))?;
             sync(&cluster.data(member)).await.map_err(failed(member))?;
@@ -71,8 +71,8 @@ impl Fault for Wiped {
             let Some((member, saved, start)) = self.started.take() else {
                 return Ok(None);
             };
-            let said = old_copy::came(cluster, member, &start, &saved).await?;
-            make_whole(cluster).await?;
+            let said = old_copy::came(cluster, member, &start, None, &saved).await?;
+            make_whole(cluster, None).await?;
             Ok(Some(said))
         }
         .boxed()
