@@ -1,11 +1,12 @@
 use std::collections::BTreeSet;
 
 use super::answered::Judged;
-use super::quiet::delays_messages;
+use super::quiet::{delays_messages, is_one_of};
 use super::told::{Transactions, Way};
 use super::{Case, Checker, Findings, needs};
 use crate::history::Tx;
 use crate::late::{Came, Ended, LateAnswers, Reaction};
+use crate::nemesis::Injected;
 
 /// V16, V17: what has ended stays ended. A message that comes late, or again, changes nothing: no promise, no lock and no
 /// effect comes of it.
@@ -69,12 +70,33 @@ impl Checker for LateMessages {
                 None => findings.miss(format!("whether {} happened", fault.fault)),
             }
         }
+        replays_what_was_forgotten(case, &mut findings);
         for answers in &case.evidence.late {
             let Some(judged) = judge(answers) else { continue };
             judged.note(answers, &mut findings);
         }
         needs::something(&mut findings, "ended branches");
         findings
+    }
+}
+
+/// A run in which messages were to come after everybody forgot their transactions has answers to some.
+fn replays_what_was_forgotten(case: &Case<'_>, findings: &mut Findings) {
+    let planned = |fault: &Injected| is_one_of(fault, &["forgetting"]) && delays_messages(fault);
+    if !case.faults.iter().any(planned) {
+        return;
+    }
+    let answered = |late: &&LateAnswers| {
+        late.fault.contains("forgetting")
+            && late.forgotten
+            && late.example.is_some()
+            && !matches!(late.answer, Reaction::Nothing(_))
+    };
+    let answers = case.evidence.late.iter().filter(answered);
+    let times: u64 = answers.map(|late| late.times).fold(0, u64::saturating_add);
+    findings.count("late answers: of what was forgotten", times);
+    if times == 0 {
+        findings.miss("any answer to a message of a transaction that was forgotten");
     }
 }
 
@@ -281,6 +303,33 @@ mod tests {
             made.evidence.late.push(answers(method, came, ended, answer));
             made.assert(&LateMessages, &[kind]);
         }
+    }
+
+    #[test]
+    fn a_replay_after_forgetting_of_nothing_forgotten_is_no_pass() {
+        let mut made = Made::with_transfers();
+        made.fault(
+            "replay-after-forgetting",
+            0,
+            1,
+            Some("1 Register refused as OUTDATED"),
+        );
+        let refused = || Reaction::Refused("EXPIRED".to_owned());
+        made.evidence
+            .late
+            .push(answers("Prepare", Came::Again, Ended::Committed, refused()));
+        assert_eq!(made.check(&LateMessages).verdict, Verdict::Unknown);
+        let mut late = answers("Prepare", Came::Again, Ended::Committed, refused());
+        late.forgotten = true;
+        made.evidence.late.push(late.clone());
+        assert_eq!(
+            made.check(&LateMessages).verdict,
+            Verdict::Unknown,
+            "it was another fault"
+        );
+        late.fault = "replay-after-forgetting".to_owned();
+        made.evidence.late.push(late);
+        made.assert(&LateMessages, &[]);
     }
 
     #[test]

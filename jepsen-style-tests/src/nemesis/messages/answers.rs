@@ -99,6 +99,16 @@ impl Answers {
         answered.then(|| words.join(", "))
     }
 
+    /// Whether anybody answered a kept call, and not only what was made up besides. With `forgotten`: one of a transaction
+    /// that everybody may have forgotten.
+    pub(super) fn to_kept(&self, forgotten: bool) -> bool {
+        let mut counted = self.counted.iter();
+        counted.any(|(group, (_, transaction))| {
+            let answered = !matches!(group.answer, Reaction::Nothing(_));
+            answered && transaction.is_some() && (group.about.forgotten || !forgotten)
+        })
+    }
+
     /// Takes over what others counted.
     pub(super) fn absorb(&mut self, other: Self) {
         for (group, (more, one)) in other.counted {
@@ -111,7 +121,35 @@ impl Answers {
 
 #[cfg(test)]
 mod tests {
+    use unanimo_core::{Timestamp, TransactionId};
+
     use super::*;
+
+    #[test]
+    fn only_answers_to_kept_calls_show_that_some_were_sent_again() {
+        let answer = |forgotten, kept: bool, answer| Answer {
+            to: Member::Participant(1),
+            method: "Prepare",
+            about: About {
+                forgotten,
+                ..About::nothing(Came::Again)
+            },
+            transaction: kept.then(|| Tx(TransactionId::new(Timestamp::from_unix_ms(1), 0))),
+            answer,
+        };
+        let mut answers = Answers::default();
+        // An old life that wants to register, and a kept call that nobody answered.
+        answers.add([
+            answer(false, false, Reaction::Refused("OUTDATED".to_owned())),
+            answer(true, true, Reaction::Nothing("silence".to_owned())),
+        ]);
+        assert!(answers.summary().is_some());
+        assert!(!answers.to_kept(false));
+        answers.add([answer(false, true, Reaction::Yes)]);
+        assert!(answers.to_kept(false) && !answers.to_kept(true));
+        answers.add([answer(true, true, Reaction::Refused("EXPIRED".to_owned()))]);
+        assert!(answers.to_kept(true));
+    }
 
     #[test]
     fn the_same_answers_are_counted_together() {

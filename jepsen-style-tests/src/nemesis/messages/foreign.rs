@@ -15,7 +15,7 @@ use unanimo_proto::v1::{
 };
 
 use super::answers::{About, Answer, Answers};
-use super::kept::{Kept, Memory, Message};
+use super::kept::{Kept, Memory, Message, Shared};
 use super::to_coordinators::{Letter, ToCoordinator};
 use super::{PATIENCE, channel, nodes, participants, to_coordinators, to_participants};
 use crate::cluster::{Cluster, Member};
@@ -31,14 +31,24 @@ const TERM: u64 = 1_000_000;
 
 /// Every participant and every node gets messages of another cluster: of its coordinators, initiators, participants,
 /// operators and nodes. All of them are right in everything else.
-#[derive(Default)]
 pub(super) struct OtherCluster {
+    shared: Shared,
+    /// What is shared, during its turn.
     memory: Memory,
     answers: Answers,
     latest: Option<String>,
 }
 
 impl OtherCluster {
+    pub(super) fn new(shared: Shared) -> Self {
+        Self {
+            shared,
+            memory: Memory::default(),
+            answers: Answers::default(),
+            latest: None,
+        }
+    }
+
     async fn learn(&mut self, cluster: &Cluster) -> Result<(), NemesisError> {
         let deadline = Instant::now() + Duration::from_secs(5);
         loop {
@@ -88,6 +98,22 @@ impl OtherCluster {
             letter.message = letter.message.clone().of_cluster(ELSEWHERE);
         }
         (to_participants, letters)
+    }
+
+    /// What happens in one turn, and the same in words.
+    async fn send(&mut self, cluster: &Cluster, random: &mut StdRng) -> Result<String, NemesisError> {
+        self.latest = None;
+        self.learn(cluster).await?;
+        let (to_participants, to_coordinators) = self.letters(cluster, random).await;
+        let mut answers = Answers::default();
+        answers.add(to_participants::send(cluster, to_participants, random).await?);
+        answers.add(to_coordinators::send(cluster, &to_coordinators, random).await?);
+        for node in nodes(cluster) {
+            answers.add(to_node(node, channel(cluster, node)?).await);
+        }
+        self.latest = answers.to_kept(false).then(|| answers.summary()).flatten();
+        self.answers.absorb(answers);
+        Ok(format!("messages of the cluster {ELSEWHERE:?} to everybody"))
     }
 }
 
@@ -210,18 +236,10 @@ impl Fault for OtherCluster {
         random: &'a mut StdRng,
     ) -> BoxFuture<'a, Result<String, NemesisError>> {
         async move {
-            self.latest = None;
-            self.learn(cluster).await?;
-            let (to_participants, to_coordinators) = self.letters(cluster, random).await;
-            let mut answers = Answers::default();
-            answers.add(to_participants::send(cluster, to_participants, random).await?);
-            answers.add(to_coordinators::send(cluster, &to_coordinators, random).await?);
-            for node in nodes(cluster) {
-                answers.add(to_node(node, channel(cluster, node)?).await);
-            }
-            self.latest = answers.summary();
-            self.answers.absorb(answers);
-            Ok(format!("messages of the cluster {ELSEWHERE:?} to everybody"))
+            self.shared.swap(&mut self.memory);
+            let begun = self.send(cluster, random).await;
+            self.shared.swap(&mut self.memory);
+            begun
         }
         .boxed()
     }

@@ -100,10 +100,12 @@ impl Fault for Hold {
             holding.look(cluster).await?;
             // Nothing more is held from here on.
             tell(cluster, holding.at, HoldRequest::default()).await?;
+            cluster.note_healed();
             holding.look(cluster).await?;
             if holding.restart {
-                cluster.kill(holding.at)?;
+                cluster.kill_together(&[holding.at])?;
                 cluster.start_again(holding.at)?;
+                cluster.note_healed();
                 cluster.wait_until_whole(SERVES).await?;
             }
             let Some(process) = cluster.process(holding.at) else {

@@ -1,4 +1,5 @@
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use prost::Message as _;
 use unanimo_proto::v1;
@@ -13,7 +14,7 @@ use crate::tap::tap_client::TapClient;
 use crate::tap::{Call, TakeRequest};
 
 /// Calls remembered at most, the newest last.
-const MOST: usize = 20_000;
+const MOST: usize = 60_000;
 
 /// A call that a coordinator once made.
 #[derive(Clone, Debug)]
@@ -63,6 +64,21 @@ impl Message {
             Self::Abort(message) => cluster.clone_into(&mut message.cluster),
         }
         self
+    }
+}
+
+/// One memory of several faults, for a call can be taken from a participant once. Only one of them has it at a time.
+#[derive(Clone, Default)]
+pub(super) struct Shared(Arc<Mutex<Memory>>);
+
+impl Shared {
+    /// Gives what there is to somebody who has nothing, or takes it back.
+    pub(super) fn swap(&self, memory: &mut Memory) {
+        // Each swap is whole, so a panic elsewhere leaves nothing half done.
+        std::mem::swap(
+            &mut *self.0.lock().unwrap_or_else(PoisonError::into_inner),
+            memory,
+        );
     }
 }
 

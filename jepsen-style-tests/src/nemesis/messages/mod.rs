@@ -30,11 +30,12 @@ const SERVES: Duration = Duration::from_secs(15);
 
 /// Every fault of messages.
 pub(super) fn all() -> Vec<Box<dyn Fault>> {
+    let shared = kept::Shared::default();
     vec![
         Box::new(hold::Hold::default()),
-        Box::new(replay::Replay::soon()),
-        Box::new(replay::Replay::after_forgetting()),
-        Box::new(foreign::OtherCluster::default()),
+        Box::new(replay::Replay::soon(shared.clone())),
+        Box::new(replay::Replay::after_forgetting(shared.clone())),
+        Box::new(foreign::OtherCluster::new(shared)),
         Box::new(garbage::Garbage::default()),
     ]
 }

@@ -8,7 +8,7 @@ use rand::seq::IndexedRandom as _;
 use tokio::time::Instant;
 
 use super::answers::Answers;
-use super::kept::{Kept, Memory, Message};
+use super::kept::{Kept, Memory, Message, Shared};
 use super::{SERVES, participants, to_coordinators, to_participants};
 use crate::cluster::{Cluster, Member};
 use crate::late::{Came, LateAnswers};
@@ -27,6 +27,8 @@ const FORGETS: Duration = Duration::from_secs(40);
 /// participant was killed and started again. Those of transactions long past are among them.
 pub(super) struct Replay {
     after_forgetting: bool,
+    shared: Shared,
+    /// What is shared, during its turn.
     memory: Memory,
     answers: Answers,
     /// What this time was answered.
@@ -35,9 +37,10 @@ pub(super) struct Replay {
 
 impl Replay {
     /// Of what the participants remember.
-    pub(super) fn soon() -> Self {
+    pub(super) fn soon(shared: Shared) -> Self {
         Self {
             after_forgetting: false,
+            shared,
             memory: Memory::default(),
             answers: Answers::default(),
             latest: None,
@@ -45,10 +48,10 @@ impl Replay {
     }
 
     /// Of what everybody may have forgotten.
-    pub(super) fn after_forgetting() -> Self {
+    pub(super) fn after_forgetting(shared: Shared) -> Self {
         Self {
             after_forgetting: true,
-            ..Self::soon()
+            ..Self::soon(shared)
         }
     }
 
@@ -134,6 +137,44 @@ impl Replay {
         answers.add(to_coordinators::send(cluster, &letters, random).await?);
         Ok(answers)
     }
+
+    /// What happens in one turn, and the same in words.
+    async fn send_again(
+        &mut self,
+        cluster: &mut Cluster,
+        random: &mut StdRng,
+    ) -> Result<String, NemesisError> {
+        self.latest = None;
+        self.learn(cluster).await?;
+        let chosen = self.choose(cluster, random);
+        let mut answers = self.to_participants(cluster, &chosen, random).await?;
+        answers.absorb(self.to_coordinators(cluster, &chosen, random).await?);
+        let number = random.random_range(1..=participants(cluster).len() as u64);
+        let restarted = Member::Participant(number);
+        // What it has kept goes with it.
+        self.memory.refresh(cluster).await?;
+        cluster.kill_together(&[restarted])?;
+        cluster.start_again(restarted)?;
+        cluster.note_healed();
+        cluster.wait_until_whole(SERVES).await?;
+        let chosen: Vec<Kept> = self
+            .choose(cluster, random)
+            .into_iter()
+            .chain(chosen)
+            .filter(|kept| kept.to == restarted)
+            .collect();
+        answers.absorb(self.to_participants(cluster, &chosen, random).await?);
+        self.latest = answers
+            .to_kept(self.after_forgetting)
+            .then(|| answers.summary())
+            .flatten();
+        self.answers.absorb(answers);
+        let kept = self.memory.kept().len();
+        Ok(format!(
+            "of {kept} kept calls some again, to right and wrong ones; then {restarted} was killed and started \
+             again, and got some again"
+        ))
+    }
 }
 
 impl Fault for Replay {
@@ -159,38 +200,32 @@ impl Fault for Replay {
         random: &'a mut StdRng,
     ) -> BoxFuture<'a, Result<String, NemesisError>> {
         async move {
-            self.latest = None;
-            self.learn(cluster).await?;
-            let chosen = self.choose(cluster, random);
-            let mut answers = self.to_participants(cluster, &chosen, random).await?;
-            answers.absorb(self.to_coordinators(cluster, &chosen, random).await?);
-            let number = random.random_range(1..=participants(cluster).len() as u64);
-            let restarted = Member::Participant(number);
-            // What it has kept goes with it.
-            self.memory.refresh(cluster).await?;
-            cluster.kill(restarted)?;
-            cluster.start_again(restarted)?;
-            cluster.wait_until_whole(SERVES).await?;
-            let chosen: Vec<Kept> = self
-                .choose(cluster, random)
-                .into_iter()
-                .chain(chosen)
-                .filter(|kept| kept.to == restarted)
-                .collect();
-            answers.absorb(self.to_participants(cluster, &chosen, random).await?);
-            self.latest = answers.summary();
-            self.answers.absorb(answers);
-            let kept = self.memory.kept().len();
-            Ok(format!(
-                "of {kept} kept calls some again, to right and wrong ones; then {restarted} was killed and started \
-                 again, and got some again"
-            ))
+            self.shared.swap(&mut self.memory);
+            let begun = self.send_again(cluster, random).await;
+            self.shared.swap(&mut self.memory);
+            begun
         }
         .boxed()
     }
 
     fn end<'a>(&'a mut self, _: &'a mut Cluster) -> BoxFuture<'a, Result<Option<String>, NemesisError>> {
         async move { Ok(self.latest.take()) }.boxed()
+    }
+
+    /// A participant that is killed takes with it what it has kept, and the calls of the first seconds are the first that
+    /// are forgotten: taken early, they are there when it is this one's turn.
+    fn attend<'a>(&'a mut self, cluster: &'a Cluster) -> BoxFuture<'a, ()> {
+        async move {
+            if !self.after_forgetting {
+                return;
+            }
+            self.shared.swap(&mut self.memory);
+            if let Err(error) = self.memory.refresh(cluster).await {
+                tracing::debug!(%error, "nothing more is kept for later");
+            }
+            self.shared.swap(&mut self.memory);
+        }
+        .boxed()
     }
 
     fn answers(&self) -> Vec<LateAnswers> {
