@@ -11,6 +11,7 @@ use tokio::time::Instant;
 use unanimo_coordinator::mutants::CHOICE;
 use unanimo_core::mutants::Mutant;
 
+use crate::run::UNASKED;
 use crate::{nemesis, workload};
 
 /// For how long the faults of one run happen.
@@ -71,8 +72,8 @@ impl Hunt {
         }
     }
 
-    /// Whether a further attempt may find what this one did not.
-    pub(super) fn draws(&self) -> bool {
+    /// Whether it is one of real processes. Then a further attempt may find what this one did not.
+    pub(super) fn is_real(&self) -> bool {
         matches!(self, Self::Run { .. })
     }
 
@@ -232,8 +233,14 @@ fn judge(mutant: Option<Mutant>, result: &Value) -> Attempt {
     let missing: Vec<String> = list(&result["faults_missing"]).iter().map(text).collect();
     match result["verdict"].as_str() {
         Some("valid") => Attempt::Escaped,
-        // What the harness could not set right may look like a violation.
-        Some("invalid") if list(&result["problems"]).is_empty() => {
+        // What the harness could not set right may look like a violation. That somebody ended to whom nothing was done is
+        // no fault of the harness.
+        Some("invalid")
+            if list(&result["problems"])
+                .iter()
+                .map(text)
+                .all(|what| what.contains(UNASKED)) =>
+        {
             let mut kinds = Vec::new();
             for findings in list(&result["findings"]) {
                 for violation in list(&findings["violations"]) {
@@ -312,7 +319,9 @@ mod tests {
         );
         let mut troubled = result("invalid", &["two_decisions"], &[]);
         troubled["problems"] = json!(["a process did not come up again"]);
-        assert!(judged(Mutant::M1, troubled).starts_with("Unclear"));
+        assert!(judged(Mutant::M1, troubled.clone()).starts_with("Unclear"));
+        troubled["problems"] = json!([format!("at the end: c1 ended by itself: signal: 6, {UNASKED}")]);
+        assert!(judged(Mutant::M1, troubled).starts_with("Caught"));
         assert_eq!(judged(Mutant::M1, result("valid", &[], &[])), "Escaped");
         let missing = result("unknown", &[], &["kill-leader"]);
         assert!(judged(Mutant::M1, missing.clone()).starts_with("Unclear"));

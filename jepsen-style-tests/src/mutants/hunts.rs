@@ -63,7 +63,42 @@ pub(super) fn of(mutant: Mutant) -> Vec<Hunt> {
     }
 }
 
+/// Whether runs of real processes have to catch it. What a test besides finds of it is a further line of the table.
+pub(super) fn runs_are_needed(mutant: Mutant) -> bool {
+    matches!(
+        mutant,
+        Mutant::M1
+            | Mutant::M2
+            | Mutant::M4
+            | Mutant::M6
+            | Mutant::M8
+            | Mutant::M9
+            | Mutant::M13
+            | Mutant::M15
+            | Mutant::M17
+            | Mutant::M20
+    )
+}
+
 /// Whether every hunt has to catch it, because each is for a part of it.
 pub(super) fn all_are_needed(mutant: Mutant) -> bool {
     mutant == Mutant::M30
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whoever_needs_runs_has_some_and_they_come_first() {
+        for mutant in Mutant::ALL.into_iter().filter(|mutant| runs_are_needed(*mutant)) {
+            let hunts = of(mutant);
+            assert!(hunts[0].is_real(), "{}", mutant.name());
+            assert!(
+                hunts.is_sorted_by_key(|hunt| !hunt.is_real()),
+                "{}",
+                mutant.name()
+            );
+        }
+    }
 }

@@ -17,6 +17,9 @@ use unanimo_core::mutants::Mutant;
 use hunt::{Attempt, Hunt};
 pub use table::{KillTable, Row};
 
+/// How often a run without a bug is tried until all is clear.
+const WITHOUT_BUG: u64 = 3;
+
 /// Which bugs are planted, and how.
 pub struct Campaign {
     /// These, one after the other.
@@ -53,6 +56,7 @@ impl Campaign {
         let mut checked = Vec::new();
         for mutant in &self.mutants {
             let needed = hunts::all_are_needed(*mutant);
+            let runs_needed = hunts::runs_are_needed(*mutant);
             for hunt in hunts::of(*mutant) {
                 if !checked.contains(&hunt.to_string()) && hunt.unavailable().is_none() {
                     checked.push(hunt.to_string());
@@ -60,6 +64,7 @@ impl Campaign {
                 }
                 let mut row = self.hunt(Some(*mutant), &hunt).await?;
                 row.needed = needed;
+                row.runs_needed = runs_needed;
                 let caught = row.caught_by.is_some();
                 table.rows.push(row);
                 if caught && !needed {
@@ -71,7 +76,7 @@ impl Campaign {
     }
 
     async fn hunt(&self, mutant: Option<Mutant>, hunt: &Hunt) -> std::io::Result<Row> {
-        let mut row = Row::of(mutant, hunt.to_string());
+        let mut row = Row::of(mutant, hunt);
         if let Some(reason) = hunt.unavailable() {
             row.note = Some(reason);
             return Ok(row);
@@ -102,7 +107,12 @@ impl Campaign {
                 }
                 Attempt::Unclear(why) => row.note = Some(why),
             }
-            if !hunt.draws() || started.elapsed() >= self.patience {
+            let enough = match mutant {
+                // Whoever needs more is not clean.
+                None => row.attempts >= WITHOUT_BUG,
+                Some(_) => started.elapsed() >= self.patience,
+            };
+            if !hunt.is_real() || enough {
                 return Ok(row);
             }
         }
