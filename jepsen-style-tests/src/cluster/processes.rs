@@ -80,7 +80,7 @@ pub enum ClusterError {
         /// Which one.
         member: Member,
         /// How.
-        status: String,
+        status: ExitStatus,
     },
     /// It did not happen in time.
     #[error("{what} did not happen within {within:?}")]
@@ -396,11 +396,11 @@ impl Cluster {
     }
 
     /// Those that ended by themselves, and how.
-    pub fn ended(&mut self) -> Vec<(Member, String)> {
+    pub fn ended(&mut self) -> Vec<(Member, ExitStatus)> {
         let mut ended = Vec::new();
         for (&member, child) in &mut self.children {
             if let Ok(Some(status)) = child.ended() {
-                ended.push((member, status.to_string()));
+                ended.push((member, status));
             }
         }
         ended
@@ -516,10 +516,7 @@ fn now_unix_ms() -> Option<i64> {
 }
 
 fn ended_by_itself(member: Member, status: ExitStatus) -> ClusterError {
-    ClusterError::Ended {
-        member,
-        status: status.to_string(),
-    }
+    ClusterError::Ended { member, status }
 }
 
 fn make_disks(folder: &Path, layout: Layout) -> Result<BTreeMap<Member, Disk>, ClusterError> {

@@ -1,3 +1,4 @@
+use std::process::ExitStatus;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -32,6 +33,26 @@ impl Cluster {
             }
             tokio::time::sleep(AGAIN).await;
         }
+    }
+
+    /// The same after a fault that may have ended this process, at the time or a moment after it was over: then it is
+    /// started again, and how it ended is told.
+    pub async fn whole_but_for(
+        &mut self,
+        member: Member,
+        within: Duration,
+    ) -> Result<Option<ExitStatus>, ClusterError> {
+        let status = match self.wait_until_whole(within).await {
+            Ok(()) => return Ok(None),
+            Err(ClusterError::Ended {
+                member: ended,
+                status,
+            }) if ended == member => status,
+            Err(error) => return Err(error),
+        };
+        self.start_again(member)?;
+        self.wait_until_whole(within).await?;
+        Ok(Some(status))
     }
 
     /// What keeps the cluster from its full strength. `had` is what the leader had at first.

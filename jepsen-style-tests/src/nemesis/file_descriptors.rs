@@ -1,5 +1,5 @@
 use std::fs;
-use std::process::Command;
+use std::process::{Command, ExitStatus};
 use std::time::Duration;
 
 use futures::FutureExt as _;
@@ -97,50 +97,51 @@ impl Fault for FileDescriptors {
             let Some(limited) = self.limited.take() else {
                 return Ok(None);
             };
-            let evidence = limited.over(cluster).await;
+            let lifted = limited.lift(cluster).await;
             cluster.note_healed();
-            let evidence = evidence?;
-            cluster.wait_until_whole(WHOLE).await?;
-            Ok(evidence)
+            let served = lifted?;
+            if let Some(ended) = cluster.whole_but_for(limited.member, WHOLE).await? {
+                return limited.ended(cluster, ended).map(Some);
+            }
+            Ok(served)
         }
         .boxed()
     }
 }
 
 impl Limited {
-    /// Gives it its usual limit back, or starts it again; and says what the limit did.
-    async fn over(self, cluster: &mut Cluster) -> Result<Option<String>, NemesisError> {
-        let Self {
-            member,
-            process,
-            usual,
-            limit,
-            log_from,
-        } = self;
-        let was = file_limit(process);
+    /// Gives it its usual limit back, and says what the limit did if it still runs.
+    async fn lift(&self, cluster: &mut Cluster) -> Result<Option<String>, NemesisError> {
+        let Self { member, limit, .. } = *self;
+        let was = file_limit(self.process);
         // A new connection is a new file.
         let answers = match member {
             Member::Coordinator(node) => cluster.status(node).await.is_some(),
             Member::Participant(number) => cluster.store_status(number).await.is_some(),
         };
-        if let Some(ended) = cluster.end_of(member)? {
-            let said = said_since(cluster, member, log_from)?;
-            cluster.start_again(member)?;
-            let Some(reason) = said.lines().rev().find(|line| line.contains(REASON)) else {
-                let what = format!(
-                    "{member} ended by itself ({ended}), and does not say that it was for want of open files"
-                );
-                return Err(NemesisError::Other(what));
-            };
-            let reason: String = reason.trim().chars().take(WIDTH).collect();
-            return Ok(Some(format!(
-                "{member} was expected to fail and ended by itself: {ended}: {reason}"
-            )));
+        if cluster.end_of(member)?.is_some() {
+            return Ok(None);
         }
-        limit_files(process, &usual)?;
+        limit_files(self.process, &self.usual)?;
         let limited = was.is_some_and(|now| now == limit.to_string());
         Ok((limited && !answers)
             .then(|| format!("{member} had the limit {limit} until then and took no new connections")))
+    }
+
+    /// What its end was: it has to say that it was for want of files.
+    fn ended(&self, cluster: &Cluster, ended: ExitStatus) -> Result<String, NemesisError> {
+        let member = self.member;
+        let said = said_since(cluster, member, self.log_from)?;
+        let Some(reason) = said.lines().rev().find(|line| line.contains(REASON)) else {
+            let what = format!(
+                "{member} ended by itself ({ended}), and does not say that it was for want of open files"
+            );
+            return Err(NemesisError::Other(what));
+        };
+        let reason: String = reason.trim().chars().take(WIDTH).collect();
+        Ok(format!(
+            "{member} was expected to fail and ended by itself: {ended}: {reason}"
+        ))
     }
 }
 

@@ -93,12 +93,8 @@ impl Fault for Memory {
             limit
                 .lift()
                 .map_err(|error| NemesisError::Other(format!("the memory of {member}: {error}")))?;
-            let ended = cluster.end_of(member)?;
-            if ended.is_some() {
-                cluster.start_again(member)?;
-            }
             cluster.note_healed();
-            cluster.wait_until_whole(WHOLE).await?;
+            let ended = cluster.whole_but_for(member, WHOLE).await?;
             came(member, process, ended, hits)
         }
         .boxed()

@@ -80,7 +80,7 @@ async fn make_whole(cluster: &mut Cluster, allowed: Option<Member>) -> Result<()
     cluster.note_healed();
     loop {
         for member in cluster.layout().members() {
-            let ended = cluster.end_of(member)?.map(|status| status.to_string());
+            let ended = cluster.end_of(member)?;
             match ended {
                 Some(status) if !cluster.take_may_end(member) => {
                     return Err(ClusterError::Ended { member, status }.into());
