@@ -2,7 +2,7 @@
 //! each coordinator node answers.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use serde::{Deserialize, Serialize};
 use tonic::transport::Channel;
@@ -48,6 +48,12 @@ pub struct Evidence {
     /// When the history began (Unix milliseconds), so that the clocks of participants can be compared with it.
     #[serde(default)]
     pub began_unix_ms: Option<u64>,
+    /// When the last question of what is in `outcomes` had been answered, by the same clock.
+    #[serde(default)]
+    pub asked_unix_ms: Option<u64>,
+    /// How long nodes remember what is over (milliseconds).
+    #[serde(default)]
+    pub retention_ms: Option<u64>,
     /// What was answered to messages that came late, again, or from somewhere else.
     #[serde(default)]
     pub late: Vec<LateAnswers>,
@@ -123,6 +129,9 @@ pub struct LogEvidence {
     pub uncovered: Vec<String>,
     /// Votes that contradict one before.
     pub repeated: Vec<String>,
+    /// Cuts below what was committed. A cut takes what was written behind it along, so few would show.
+    #[serde(default)]
+    pub committed_cut: Vec<String>,
 }
 
 /// What a promise was for.
@@ -171,6 +180,7 @@ pub async fn collect(cluster: &mut Cluster, opening: Vec<Step>, history: &Histor
     let mut evidence = Evidence {
         layout: Some(cluster.layout()),
         opening,
+        retention_ms: u64::try_from(cluster.retention().as_millis()).ok(),
         ..Evidence::default()
     };
     if let Err(error) = cluster.wait_for_leader(RESOLVE).await {
@@ -194,6 +204,8 @@ pub async fn collect(cluster: &mut Cluster, opening: Vec<Step>, history: &Histor
     let (outcomes, missing) = outcomes::of_nodes(&nodes, &asked).await;
     evidence.outcomes = outcomes;
     evidence.missing.extend(missing);
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).ok();
+    evidence.asked_unix_ms = now.and_then(|now| u64::try_from(now.as_millis()).ok());
     evidence
 }
 

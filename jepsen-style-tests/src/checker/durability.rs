@@ -1,9 +1,10 @@
 use super::told::{Transactions, Way, way};
-use super::{Case, Checker, Findings, needs};
+use super::{Case, Checker, Findings, expired, needs};
 use crate::history::{Answer, Tx};
 
-/// V6, V8: what a client was told is so at every node afterwards, by the node's own word; and what was told to be committed
-/// is committed in the journal of every member, which outlived every kill and power loss of the run.
+/// V6, V8: what a client was told is so at every node afterwards, by the node's own word, unless it is so old that it may
+/// be forgotten; and what was told to be committed is committed in the journal of every member, which outlived every kill
+/// and power loss of the run.
 pub(super) struct Durability;
 
 impl Checker for Durability {
@@ -19,6 +20,12 @@ impl Checker for Durability {
         let mut findings = Findings::new(self);
         let nodes = needs::nodes(case, &mut findings);
         let journals = needs::journals(case, &mut findings);
+        for (node, outcomes) in &case.evidence.outcomes {
+            for (tx, _) in outcomes.iter().filter(|(_, answer)| **answer == Answer::Expired) {
+                let at = case.evidence.asked_unix_ms;
+                expired::judge(*tx, &format!("node c{node}"), at, None, case, &mut findings);
+            }
+        }
         for (tx, transaction) in &Transactions::of(case).known {
             for told in [Way::Commit, Way::Abort] {
                 let Some(event) = transaction.told(told) else {
@@ -78,8 +85,8 @@ fn node_knows(
 ) {
     match answer {
         None => findings.miss(format!("what node c{node} knows of {tx}")),
-        // Too old for it to know, and it says so.
-        Some(Answer::Expired) => findings.count("expired", 1),
+        // Judged wherever it was answered.
+        Some(Answer::Expired) => {}
         Some(Answer::Undecided) => {
             let what = format!("{tx} was told to be decided ({told}); node c{node} does not know");
             findings.violate("acknowledged_lost", what, line);
@@ -116,6 +123,24 @@ mod tests {
                 .insert(tx, Answer::Undecided);
             made.assert(&Durability, &["acknowledged_lost"]);
         }
+    }
+
+    #[test]
+    fn a_decision_that_a_node_forgot_too_early_is_found() {
+        let mut made = Made::with_transfers();
+        made.evidence
+            .outcomes
+            .get_mut(&2)
+            .unwrap()
+            .insert(tx(1), Answer::Expired);
+        made.assert(&Durability, &["expired_too_early"]);
+        // In a run in which nodes forget, and it had its time.
+        made.evidence.retention_ms = Some(20_000);
+        made.assert(&Durability, &[]);
+        made.evidence.asked_unix_ms = Some(18_000);
+        made.assert(&Durability, &["expired_too_early"]);
+        made.evidence.retention_ms = None;
+        assert_eq!(made.check(&Durability).verdict, Verdict::Unknown);
     }
 
     #[test]

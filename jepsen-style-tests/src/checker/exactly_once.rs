@@ -1,11 +1,15 @@
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::told::{Fate, Transaction, Transactions, Way, is_read, same_request};
+use super::nameless::{Nameless, is_part};
+use super::told::{Fate, Transaction, Transactions, Way};
 use super::{Case, Checker, Findings, needs};
 use crate::evidence::EffectEvidence;
 use crate::history::{Kind, Step, Tx};
 
 /// V10: what committed is applied once at each of its members, as it was asked for; everything else never.
+///
+/// An idempotency key of which nobody heard accounts for the effects of one transaction that the history does not name.
+/// Nothing else does.
 pub(super) struct ExactlyOnce;
 
 impl Checker for ExactlyOnce {
@@ -34,7 +38,7 @@ impl Checker for ExactlyOnce {
                     );
                     findings.violate("applied_again", what, None);
                 }
-                expected(name, effect, &transactions, case, &mut findings);
+                expected(name, effect, &transactions, &mut findings);
             }
             if participant.in_doubt > 0 {
                 unresolved.insert(name);
@@ -43,6 +47,15 @@ impl Checker for ExactlyOnce {
                     participant.in_doubt
                 ));
             }
+        }
+        let nameless = Nameless::of(case, &transactions, &participants);
+        findings.count("effects of keys that nobody heard of", nameless.accounted);
+        for (tx, places) in &nameless.from_nowhere {
+            let what = format!("{tx}: {places:?} have applied what nobody asked for, or not again");
+            findings.violate("effect_from_nowhere", what, None);
+        }
+        if nameless.perhaps > 0 {
+            findings.miss("how long keys were remembered");
         }
         let present: BTreeSet<&str> = participants.iter().map(|(name, _)| name.as_str()).collect();
         let none = BTreeSet::new();
@@ -101,29 +114,11 @@ fn judge(
     findings.violate(kind, what, line);
 }
 
-/// Whether anybody has asked for this effect.
-fn expected(
-    name: &str,
-    effect: &EffectEvidence,
-    transactions: &Transactions<'_>,
-    case: &Case<'_>,
-    findings: &mut Findings,
-) {
+/// Whether somebody has asked for this effect, if the history has the transaction.
+fn expected(name: &str, effect: &EffectEvidence, transactions: &Transactions<'_>, findings: &mut Findings) {
     let asks = |steps: &[Step]| is_part(name, steps, &effect.steps);
     let tx = effect.transaction;
     let Some(transaction) = transactions.known.get(&tx) else {
-        let somebody = asks(&case.evidence.opening)
-            || transactions
-                .nameless
-                .iter()
-                .any(|attempt| asks(attempt.call().steps()));
-        if !somebody {
-            findings.violate(
-                "effect_from_nowhere",
-                format!("{tx}: {name} has applied what nobody asked for"),
-                None,
-            );
-        }
         return;
     };
     if !transaction.requests().into_iter().any(asks) {
@@ -136,34 +131,12 @@ fn expected(
     }
 }
 
-/// Whether what a participant applied is its part of a request.
-fn is_part(name: &str, request: &[Step], applied: &[Step]) -> bool {
-    let own: Vec<Step> = request
-        .iter()
-        .filter(|step| step.participant == name && !is_read(step))
-        // A participant does not say its own name.
-        .map(|step| Step {
-            participant: String::new(),
-            ..step.clone()
-        })
-        .collect();
-    let applied: Vec<Step> = applied
-        .iter()
-        .filter(|step| !is_read(step))
-        .map(|step| Step {
-            participant: String::new(),
-            ..step.clone()
-        })
-        .collect();
-    let takes_part = request.iter().any(|step| step.participant == name);
-    takes_part && same_request(&own, &applied)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::checker::Verdict;
-    use crate::checker::made::{Made, add, tx};
+    use crate::checker::made::{Made, add, transfer, tx};
+    use crate::history::{Answer, Call, Style};
 
     #[test]
     fn once_everywhere_is_right() {
@@ -228,6 +201,70 @@ mod tests {
         effect.steps = vec![add("", "a", 77)];
         made.participant("p1").effects.push(effect);
         made.assert(&ExactlyOnce, &["effect_from_nowhere"]);
+    }
+
+    fn keyed(transaction: Option<Tx>, key: &str, cents: i64) -> Call {
+        Call::Transact {
+            transaction,
+            style: Style::OneShot,
+            key: Some(key.to_owned()),
+            steps: transfer(cents),
+        }
+    }
+
+    #[test]
+    fn a_key_that_nobody_heard_of_accounts_for_one_transaction() {
+        let mut made = Made::with_transfers();
+        for key in ["j", "k", "k"] {
+            let open = made.begin(keyed(None, key, 3));
+            made.complete_info(open);
+        }
+        made.apply(tx(50), &transfer(3));
+        made.apply(tx(51), &transfer(3));
+        let findings = made.assert(&ExactlyOnce, &[]);
+        assert_eq!(findings.counted["effects of keys that nobody heard of"], 2);
+        made.apply(tx(52), &transfer(3));
+        made.assert(&ExactlyOnce, &["effect_from_nowhere"]);
+    }
+
+    #[test]
+    fn a_key_that_was_told_accounts_for_nothing_else() {
+        let mut made = Made::with_transfers();
+        let first = made.begin(keyed(None, "k", 3));
+        made.complete_info(first);
+        let again = made.begin(keyed(Some(tx(60_050)), "k", 3));
+        made.complete_ok(again, Answer::Committed);
+        made.apply(tx(60_050), &transfer(3));
+        made.assert(&ExactlyOnce, &[]);
+        made.apply(tx(70_051), &transfer(3));
+        made.assert(&ExactlyOnce, &["effect_from_nowhere"]);
+        // It was forgotten in between, or perhaps.
+        made.evidence.retention_ms = Some(10_000);
+        made.assert(&ExactlyOnce, &[]);
+        made.evidence.retention_ms = None;
+        assert_eq!(made.check(&ExactlyOnce).verdict, Verdict::Unknown);
+    }
+
+    #[test]
+    fn a_request_that_was_refused_and_carried_out_is_found() {
+        let mut made = Made::with_transfers();
+        let refused = made.begin(keyed(None, "k", 3));
+        made.complete_fail(refused, None);
+        made.assert(&ExactlyOnce, &[]);
+        made.apply(tx(50), &transfer(3));
+        made.assert(&ExactlyOnce, &["effect_from_nowhere"]);
+    }
+
+    #[test]
+    fn half_of_what_two_requests_became_is_found() {
+        let mut made = Made::with_transfers();
+        let refused = Answer::Aborted("another request".to_owned());
+        made.fail(Some(tx(1)), transfer(6), Some(refused));
+        made.assert(&ExactlyOnce, &[]);
+        made.participant("p2")
+            .effects
+            .retain(|effect| effect.transaction != tx(1));
+        made.assert(&ExactlyOnce, &["half_committed"]);
     }
 
     #[test]

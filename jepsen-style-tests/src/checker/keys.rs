@@ -1,5 +1,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::nameless::{Nameless, apart_ms};
 use super::told::{Attempt, Fate, Transactions, Way, same_request};
 use super::{Case, Checker, Findings, needs};
 use crate::history::{Answer, Call, Step, Tx};
@@ -49,33 +50,45 @@ impl Checker for Keys {
         for (key, attempts) in &keys {
             findings.count("keys", 1);
             findings.count("repetitions", attempts.len() as u64 - 1);
-            one_transaction(key, attempts, &transactions, &applied, &mut findings);
-            one_request(&format!("key {key}"), attempts, &mut findings);
+            for attempts in lives(attempts, case.evidence.retention_ms) {
+                one_transaction(key, &attempts, &transactions, &applied, &mut findings);
+                one_request(&format!("key {key}"), &attempts, &mut findings);
+            }
         }
         for (tx, transaction) in &transactions.known {
             if transaction.attempts.len() > 1 {
                 findings.count("repetitions", transaction.attempts.len() as u64 - 1);
                 one_request(&format!("id {tx}"), &transaction.attempts, &mut findings);
-                // A repetition of the same request hears what the first one heard.
-                let mut told: Vec<Way> = transaction
-                    .attempts
-                    .iter()
-                    .filter_map(|a| a.decision())
-                    .map(|(way, _)| way)
-                    .collect();
-                told.dedup();
-                if told.len() > 1 && transaction.requests().len() == 1 {
-                    findings.violate(
-                        "two_outcomes",
-                        format!("{tx} was told as {told:?}"),
-                        Some(transaction.attempts[0].line()),
-                    );
-                }
+                one_outcome(*tx, &transaction.attempts, &transaction.requests(), &mut findings);
             }
+        }
+        let nameless = Nameless::of(case, &transactions, &participants);
+        for (tx, under) in &nameless.beside_keys {
+            let what =
+                format!("{tx} has effects; it was asked for under {under:?}, which do not stand for it");
+            findings.violate("effects_beside_the_key", what, None);
+        }
+        if nameless.perhaps > 0 {
+            findings.miss("how long keys were remembered");
         }
         needs::something(&mut findings, "repetitions");
         findings
     }
+}
+
+/// Those that were told an id, apart from each other if the key was forgotten in between and is another one since.
+fn lives<'a>(attempts: &[Attempt<'a>], window_ms: Option<u64>) -> Vec<Vec<Attempt<'a>>> {
+    let mut told: Vec<(Tx, Attempt<'a>)> = attempts
+        .iter()
+        .filter_map(|attempt| Some((attempt.call().transaction()?, *attempt)))
+        .collect();
+    told.sort_by_key(|(tx, _)| *tx);
+    let together = |one: &(Tx, Attempt<'a>), next: &(Tx, Attempt<'a>)| {
+        window_ms.is_none_or(|window_ms| apart_ms(one.0, next.0) < window_ms)
+    };
+    told.chunk_by(together)
+        .map(|life| life.iter().map(|(_, attempt)| *attempt).collect())
+        .collect()
 }
 
 /// The transactions that a key became: one.
@@ -117,6 +130,23 @@ fn one_transaction(
             listed(&effects)
         );
         findings.violate("two_effects", what, line);
+    }
+}
+
+/// What the repetitions of a request hear: what the first one heard.
+fn one_outcome(tx: Tx, attempts: &[Attempt<'_>], requests: &[&[Step]], findings: &mut Findings) {
+    for request in requests {
+        let same = attempts
+            .iter()
+            .filter(|attempt| same_request(attempt.call().steps(), request));
+        let told: BTreeMap<Way, u64> = same
+            .filter_map(Attempt::decision)
+            .map(|(way, event)| (way, event.index))
+            .collect();
+        if told.len() > 1 {
+            let what = format!("{tx} was told as {:?}", told.keys().collect::<Vec<_>>());
+            findings.violate("two_outcomes", what, told.values().max().copied());
+        }
     }
 }
 
@@ -193,12 +223,42 @@ mod tests {
     }
 
     #[test]
+    fn a_key_that_was_forgotten_in_between_is_another_one() {
+        let mut made = made();
+        let again = made.begin(keyed(Some(tx(20_001)), 6));
+        made.complete_ok(again, Answer::Committed);
+        made.apply(tx(20_001), &transfer(6));
+        made.assert(&Keys, &["two_transactions", "two_effects", "two_requests"]);
+        made.evidence.retention_ms = Some(20_000);
+        made.assert(&Keys, &[]);
+    }
+
+    #[test]
     fn the_effect_of_a_repetition_that_nobody_heard_of_is_found() {
         let mut made = made();
-        let again = made.begin(keyed(Some(tx(2)), 5));
+        let again = made.begin(keyed(None, 5));
         made.complete_info(again);
+        made.assert(&Keys, &[]);
+        // It stands under the id that the repetition had proposed, which only participants know.
         made.apply(tx(2), &transfer(5));
-        made.assert(&Keys, &["two_effects"]);
+        made.assert(&Keys, &["effects_beside_the_key"]);
+    }
+
+    #[test]
+    fn the_effect_of_another_request_that_was_refused_is_found() {
+        let mut made = made();
+        made.apply(tx(2), &transfer(6));
+        made.assert(&Keys, &["effects_beside_the_key"]);
+    }
+
+    #[test]
+    fn a_request_that_hears_two_things_beside_another_is_found() {
+        let mut made = Made::with_transfers();
+        let no = || Some(Answer::Aborted("no".to_owned()));
+        made.fail(Some(tx(1)), transfer(6), no());
+        made.assert(&Keys, &[]);
+        made.fail(Some(tx(1)), transfer(5), no());
+        made.assert(&Keys, &["two_outcomes"]);
     }
 
     #[test]

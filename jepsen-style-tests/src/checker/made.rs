@@ -97,6 +97,8 @@ impl Made {
             outcomes: layout.nodes().map(|node| (node, Default::default())).collect(),
             logs_read: layout.members().map(|member| member.to_string()).collect(),
             began_unix_ms: Some(BEGAN),
+            asked_unix_ms: Some(BEGAN + 3_600_000),
+            retention_ms: Some(24 * 3_600_000),
             raft_logs: LogsEvidence {
                 nodes: layout.nodes().map(|node| (node, log.clone())).collect(),
                 compared: 10,

@@ -3,7 +3,8 @@
 //! # What checkers rely on in the name and the evidence of a fault
 //!
 //! A fault's name is words with `-` between them. `clock`, `drift` or `monotonic` among them: clocks of processes were
-//! moved, so their times are not compared. `replay`, `late` or `hold`: messages came late, so refusing some is right.
+//! moved, so their times are not compared. `c1` or `p2` in what a fault did: to whom; a `kill`, `pause`, `power`, … of
+//! processes excuses less than one that names nobody (see `in_doubt`). `replay`, `late` or `hold`: messages came late, so refusing some is right.
 //! `restore`, `stale`, `copy` or `wiped`: an old data folder came back, or an empty one; the evidence has to say
 //! `refused`, and until the fault ended commits may have been refused for which a promise was forgotten. `flip`,
 //! `truncate`, `corrupt` or `damage`: files were damaged, and the evidence has to say `refused` or `served`, and not
@@ -32,6 +33,7 @@ mod conservation;
 mod corruption;
 mod durability;
 mod exactly_once;
+mod expired;
 mod fail_stop;
 mod fencing;
 mod honest_unknowns;
@@ -41,6 +43,7 @@ mod late_messages;
 mod ledger;
 #[cfg(test)]
 mod made;
+mod nameless;
 mod needs;
 mod non_triviality;
 mod panics;

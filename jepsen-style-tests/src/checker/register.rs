@@ -1,5 +1,5 @@
 use super::told::{Attempt, Transaction, Transactions, Way};
-use super::{Case, Checker, Findings, needs};
+use super::{Case, Checker, Findings, expired, needs};
 use crate::history::{Answer, Call, Tx};
 
 /// V9: the decision on each transaction is a register that is written once, and linearizable.
@@ -29,7 +29,7 @@ impl Checker for Register {
         let named = transactions.nameless.is_empty();
         for (tx, transaction) in &transactions.known {
             findings.count("registers", 1);
-            judge(*tx, transaction, named, &mut findings);
+            judge(*tx, transaction, named, case, &mut findings);
         }
         needs::something(&mut findings, "answers");
         findings
@@ -37,11 +37,8 @@ impl Checker for Register {
 }
 
 /// One transaction. `named`: every attempt of the history says which transaction it was.
-fn judge(tx: Tx, transaction: &Transaction<'_>, named: bool, findings: &mut Findings) {
-    // Who uses an id again for another request hears of its own request, not of the register.
-    let one_request = transaction.requests().len() <= 1;
-    let attempts = transaction.attempts.iter().filter(|_| one_request);
-    let operations: Vec<&Attempt<'_>> = attempts.chain(&transaction.questions).collect();
+fn judge(tx: Tx, transaction: &Transaction<'_>, named: bool, case: &Case<'_>, findings: &mut Findings) {
+    let operations: Vec<Attempt<'_>> = transaction.operations();
     let mut read: Vec<(u64, Way)> = operations
         .iter()
         .filter_map(|operation| operation.decision())
@@ -53,6 +50,13 @@ fn judge(tx: Tx, transaction: &Transaction<'_>, named: bool, findings: &mut Find
         .filter(|operation| operation.told().is_some())
         .count();
     findings.count("answers", answered as u64);
+    for operation in &operations {
+        if let Some((Answer::Expired, event)) = operation.told() {
+            let at = expired::unix_ms(case, event.time_ns);
+            let whose = format!("line {}", event.index);
+            expired::judge(tx, &whose, at, Some(event.index), case, findings);
+        }
+    }
     let Some(&(first, value)) = read.first() else {
         return;
     };
@@ -102,7 +106,21 @@ mod tests {
         made.query(tx(1), 3, Answer::Committed);
         made.abort_asked(tx(1), Answer::Committed);
         made.query(tx(1), 3, Answer::Expired);
+        made.assert(&Register, &["expired_too_early"]);
+        made.evidence.retention_ms = Some(20_000);
         made.assert(&Register, &[]);
+        made.evidence.retention_ms = None;
+        assert_eq!(made.check(&Register).verdict, Verdict::Unknown);
+    }
+
+    #[test]
+    fn the_request_that_won_an_id_is_compared_though_another_lost() {
+        let mut made = Made::new();
+        made.ok(Some(tx(1)), transfer(1), Answer::Committed);
+        made.fail(Some(tx(1)), transfer(2), Some(aborted()));
+        made.assert(&Register, &[]);
+        made.fail(Some(tx(1)), transfer(1), Some(aborted()));
+        made.assert(&Register, &["two_values"]);
     }
 
     #[test]

@@ -171,25 +171,15 @@ impl<'a> Transactions<'a> {
 impl<'a> Transaction<'a> {
     /// Takes what clients were told.
     fn listen(&mut self) {
-        // Who uses an id again for another request is told that the other request can never commit. That is no word
-        // on the request that won the id.
-        let one_request = self.requests().len() <= 1;
-        let mut sightings = Vec::new();
-        for (attempt, asked) in self
-            .attempts
+        let mut sightings: Vec<Sighting<'a>> = self
+            .operations()
             .iter()
-            .map(|a| (a, false))
-            .chain(self.questions.iter().map(|q| (q, true)))
-        {
-            if let Some((way, event)) = attempt.decision()
-                && (one_request || asked || way == Way::Commit)
-            {
-                sightings.push(Sighting {
-                    way,
-                    at: At::Client(event),
-                });
-            }
-        }
+            .filter_map(|operation| operation.decision())
+            .map(|(way, event)| Sighting {
+                way,
+                at: At::Client(event),
+            })
+            .collect();
         sightings.sort_by_key(|sighting| sighting.event());
         self.sightings = sightings;
     }
@@ -230,9 +220,41 @@ impl<'a> Transaction<'a> {
         requests
     }
 
+    /// The operations whose answers are words on the transaction.
+    ///
+    /// Who uses an id again for another request is told that the other request can never commit. That is no word on
+    /// the request that won the id: the one that was told to have committed, which never hears anything else.
+    pub(super) fn operations(&self) -> Vec<Attempt<'a>> {
+        let won = match self.requests() {
+            one if one.len() <= 1 => one,
+            _ => self.committed_requests(),
+        };
+        let about_it = |attempt: &&Attempt<'a>| {
+            let steps = attempt.call().steps();
+            won.iter().any(|request| same_request(request, steps))
+        };
+        let attempts = self.attempts.iter().filter(about_it);
+        attempts.chain(&self.questions).copied().collect()
+    }
+
+    /// The requests of which somebody was told that they committed. More than one is a violation.
+    fn committed_requests(&self) -> Vec<&'a [Step]> {
+        let committed = |request: &&'a [Step]| {
+            self.attempts.iter().any(|attempt| {
+                let told = attempt.decision().map(|(way, _)| way);
+                told == Some(Way::Commit) && same_request(attempt.call().steps(), request)
+            })
+        };
+        self.requests().into_iter().filter(committed).collect()
+    }
+
     /// Who takes part, if that is one thing.
     pub(super) fn members(&self) -> Option<BTreeSet<&'a str>> {
-        match self.requests().as_slice() {
+        let requests = match self.requests() {
+            one if one.len() <= 1 => one,
+            _ => self.committed_requests(),
+        };
+        match requests.as_slice() {
             [request] => Some(members(request)),
             _ => None,
         }

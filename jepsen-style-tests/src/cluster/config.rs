@@ -12,6 +12,16 @@ pub struct Settings {
     pub retention: Option<Duration>,
 }
 
+/// How long transactions are remembered unless a run wants something else.
+const RETENTION: Duration = Duration::from_secs(24 * 3600);
+
+impl Settings {
+    /// How long transactions are remembered.
+    pub(super) fn retention(self) -> Duration {
+        self.retention.unwrap_or(RETENTION)
+    }
+}
+
 /// The configuration file of a coordinator node. What is not said stays at its default.
 #[derive(Serialize)]
 struct CoordinatorConfig<'a> {
@@ -22,8 +32,7 @@ struct CoordinatorConfig<'a> {
     join: bool,
     peers: Vec<Peer<'a>>,
     raft: Raft,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    retention: Option<Retention>,
+    retention: Retention,
 }
 
 /// Snapshots so often, and so little of the log behind them, that a run has some: they can be damaged, and a node that was
@@ -68,9 +77,9 @@ pub(super) fn coordinator_config(
             snapshot_every_entries: 400,
             keep_entries: 200,
         },
-        retention: settings.retention.map(|window| Retention {
-            window_seconds: window.as_secs(),
-        }),
+        retention: Retention {
+            window_seconds: settings.retention().as_secs(),
+        },
     };
     match toml::to_string(&config) {
         Ok(text) => text,

@@ -209,6 +209,11 @@ impl Cluster {
         self.changes.subscribe()
     }
 
+    /// How long nodes remember what is over.
+    pub fn retention(&self) -> Duration {
+        self.settings.retention()
+    }
+
     /// Nodes that were removed. Their processes have ended; their data and logs are still there.
     pub fn former(&self) -> &[Member] {
         &self.former
