@@ -1,5 +1,7 @@
 //! When nothing was disturbed, and what kinds of disturbance there were.
 
+use std::collections::BTreeSet;
+
 use crate::nemesis::Injected;
 
 /// Nanoseconds in a millisecond.
@@ -13,6 +15,21 @@ pub(super) fn is_one_of(fault: &Injected, words: &[&str]) -> bool {
 /// Clocks of processes were moved.
 pub(super) fn moves_clocks(fault: &Injected) -> bool {
     is_one_of(fault, &["clock", "clocks", "drift", "monotonic"])
+}
+
+/// Wall clocks of processes were moved, and not only monotonic ones.
+pub(super) fn moves_wall_clocks(fault: &Injected) -> bool {
+    is_one_of(fault, &["clock", "clocks", "drift"])
+}
+
+/// The processes that a fault says that it happened to: `c1`, `p2`.
+pub(super) fn members_named(fault: &Injected) -> BTreeSet<&str> {
+    let words = fault.what.split(|letter: char| !letter.is_ascii_alphanumeric());
+    let is_name = |word: &&str| {
+        let number = word.strip_prefix(['c', 'p']).unwrap_or_default();
+        !number.is_empty() && number.bytes().all(|digit| digit.is_ascii_digit())
+    };
+    words.filter(is_name).collect()
 }
 
 /// Messages came late, or again.
@@ -55,15 +72,15 @@ pub(super) struct Disturbed {
 impl Disturbed {
     /// By these faults, each with what follows it for so many nanoseconds.
     pub(super) fn by(faults: &[Injected], settle_ns: u64) -> Self {
-        let mut spans: Vec<(u64, u64)> = faults
-            .iter()
-            .map(|fault| {
-                (
-                    fault.begun_ns,
-                    fault.ended_ns.max(fault.begun_ns).saturating_add(settle_ns),
-                )
-            })
-            .collect();
+        Self::during(faults.iter().map(|fault| {
+            let ended_ns = fault.ended_ns.max(fault.begun_ns);
+            (fault.begun_ns, ended_ns.saturating_add(settle_ns))
+        }))
+    }
+
+    /// In these times, each from and until.
+    pub(super) fn during(spans: impl Iterator<Item = (u64, u64)>) -> Self {
+        let mut spans: Vec<(u64, u64)> = spans.collect();
         spans.sort_unstable();
         let mut apart: Vec<(u64, u64)> = Vec::new();
         for (from, until) in spans {
@@ -139,6 +156,22 @@ mod tests {
             restores(&fault("old-copy-participant", 0, 0)) && restores(&fault("wiped-participant", 0, 0))
         );
         assert!(fails_calls(&fault("fsync-error", 0, 0)) && !fails_calls(&fault("fsync-stall", 0, 0)));
+    }
+
+    #[test]
+    fn members_are_named_in_what_a_fault_did() {
+        let named = |what: &str| {
+            let mut fault = fault("x", 0, 0);
+            fault.what = what.to_owned();
+            members_named(&fault)
+                .into_iter()
+                .map(str::to_owned)
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(named("kill -9 of p2 c1"), ["c1", "p2"]);
+        assert_eq!(named("error=EIO:when=3 of fsync of c12 (process 123)"), ["c12"]);
+        assert_eq!(named("c3, the leader, alone all the time"), ["c3"]);
+        assert_eq!(named("p1: its clock jumps by -3.0 s, c or p"), ["p1"]);
     }
 
     #[test]
