@@ -125,6 +125,14 @@ mod tests {
     }
 
     #[test]
+    fn a_commit_that_nobody_asked_for_is_found() {
+        let mut made = Made::with_transfers();
+        made.fail(Some(tx(50)), transfer(1), Some(Answer::Committed));
+        made.apply(tx(50), &transfer(1));
+        made.assert(&HonestUnknowns, &["failed_and_committed"]);
+    }
+
+    #[test]
     fn a_refusal_that_went_on_is_found() {
         let mut made = Made::with_transfers();
         made.fail(Some(tx(50)), transfer(1), None);

@@ -22,7 +22,7 @@ pub struct Event {
     pub kind: Kind,
     /// What was asked. In a completion the same as in the invocation, with what was read filled in.
     pub call: Call,
-    /// What was told. Only with `ok`, and with `fail` if the answer was an abort.
+    /// What was told. Only with `ok`, and with `fail` if the answer was an abort, or a commit that nobody asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub answer: Option<Answer>,
     /// What went wrong, for people.

@@ -97,11 +97,37 @@ async fn commit(transaction: InteractiveTransaction, patience: Duration) -> Outc
     }
 }
 
-/// Nobody has asked for the commit, so it cannot have happened, whatever becomes of the abort.
+/// Nobody has asked for the commit, so it cannot have happened, whatever becomes of the abort. If the cluster says that
+/// it committed, it is written down as a failure that was told so, which no checker lets pass.
 async fn give_up(transaction: InteractiveTransaction, patience: Duration, error: String) -> Outcome {
-    match transaction.abort(patience).await {
-        Ok(Decision::Commit) => Outcome::Info(format!("committed, though nobody asked for it; {error}")),
-        Ok(Decision::Abort(reason)) => Outcome::Fail(Some(Answer::Aborted(reason.to_string())), error),
-        Err(_) => Outcome::Fail(None, error),
+    gave_up(transaction.abort(patience).await.ok(), error)
+}
+
+fn gave_up(told: Option<Decision>, error: String) -> Outcome {
+    match told {
+        Some(Decision::Commit) => Outcome::Fail(
+            Some(Answer::Committed),
+            format!("committed, though nobody asked for it; {error}"),
+        ),
+        Some(Decision::Abort(reason)) => Outcome::Fail(Some(Answer::Aborted(reason.to_string())), error),
+        None => Outcome::Fail(None, error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_commit_that_nobody_asked_for_is_a_failure_that_was_told_so() {
+        let failed = || "p1: unavailable".to_owned();
+        let committed = gave_up(Some(Decision::Commit), failed());
+        assert!(matches!(committed, Outcome::Fail(Some(Answer::Committed), _)));
+        let aborted = gave_up(
+            Some(Decision::Abort(unanimo_core::AbortReason::Requested)),
+            failed(),
+        );
+        assert!(matches!(aborted, Outcome::Fail(Some(Answer::Aborted(_)), _)));
+        assert!(matches!(gave_up(None, failed()), Outcome::Fail(None, _)));
     }
 }
