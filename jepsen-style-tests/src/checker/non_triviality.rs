@@ -1,14 +1,17 @@
+use std::collections::{BTreeMap, BTreeSet};
+
 use super::quiet::{Disturbed, MS};
-use super::told::{Attempt, Transaction, Transactions};
+use super::told::{Attempt, Transaction, Transactions, same_request};
 use super::{Case, Checker, Findings, needs};
-use crate::history::{Call, Kind};
+use crate::history::{Call, Kind, Step};
 use crate::store::{LOCKED, TOO_LITTLE};
 
 /// V4: what nothing disturbs commits. A system that always aborts breaks no other rule.
 ///
 /// Looks at the operations that began and completed while nothing was disturbed. Not counted: what a store refused for a
 /// reason of its own, what a client asked to be aborted or repeated, and clients that went away by themselves, whose
-/// error says `went away`.
+/// error says `went away`. Under an idempotency key all repetitions of one request hear the same, so they count, unless
+/// the key was used for two requests, for one while something was disturbed, or by a client that went away.
 pub(super) struct NonTriviality;
 
 /// How long a fault has consequences.
@@ -43,17 +46,21 @@ impl Checker for NonTriviality {
         let (mut committed, mut refused) = (0, 0);
         let mut failed: Vec<Attempt<'_>> = Vec::new();
         let transactions = Transactions::of(case);
+        let is_quiet = |attempt: &Attempt<'_>| {
+            let until = attempt.completed.map_or(u64::MAX, |event| event.time_ns);
+            disturbed.is_quiet(attempt.invoked.time_ns, until)
+        };
+        let left = keys_left(&transactions, is_quiet);
         let unnamed = Transaction::default();
         let named = transactions
             .known
             .values()
             .flat_map(|known| known.attempts.iter().map(move |a| (known, a)));
         for (transaction, attempt) in named.chain(transactions.nameless.iter().map(|a| (&unnamed, a))) {
-            let until = attempt.completed.map_or(u64::MAX, |event| event.time_ns);
-            if !disturbed.is_quiet(attempt.invoked.time_ns, until) {
+            if !is_quiet(attempt) {
                 continue;
             }
-            match fared(transaction, attempt) {
+            match fared(transaction, attempt, &left) {
                 Fared::Committed => committed += 1,
                 Fared::Refused => refused += 1,
                 Fared::Left => {}
@@ -83,7 +90,33 @@ impl Checker for NonTriviality {
     }
 }
 
-fn fared(transaction: &Transaction<'_>, attempt: &Attempt<'_>) -> Fared {
+/// The keys of which nothing is said: used for two requests, while something was disturbed, or by who went away.
+fn keys_left<'a>(
+    transactions: &Transactions<'a>,
+    is_quiet: impl Fn(&Attempt<'_>) -> bool,
+) -> BTreeSet<&'a str> {
+    let mut left = BTreeSet::new();
+    let mut requests: BTreeMap<&str, &[Step]> = BTreeMap::new();
+    let named = transactions.known.values().flat_map(|known| &known.attempts);
+    for attempt in named.chain(&transactions.nameless) {
+        let Some(key) = key(attempt) else { continue };
+        let steps = attempt.call().steps();
+        let first = requests.entry(key).or_insert(steps);
+        if !same_request(first, steps) || attempt.left() || !is_quiet(attempt) {
+            left.insert(key);
+        }
+    }
+    left
+}
+
+fn key<'a>(attempt: &Attempt<'a>) -> Option<&'a str> {
+    match attempt.call() {
+        Call::Transact { key, .. } => key.as_deref(),
+        Call::Query { .. } | Call::Abort { .. } => None,
+    }
+}
+
+fn fared(transaction: &Transaction<'_>, attempt: &Attempt<'_>, keys_left: &BTreeSet<&str>) -> Fared {
     if attempt.kind() == Kind::Ok {
         return Fared::Committed;
     }
@@ -92,10 +125,13 @@ fn fared(transaction: &Transaction<'_>, attempt: &Attempt<'_>) -> Fared {
         .questions
         .iter()
         .any(|question| matches!(question.call(), Call::Abort { .. }));
-    let keyed = matches!(attempt.call(), Call::Transact { key: Some(_), .. });
+    let left = match key(attempt) {
+        Some(key) => keys_left.contains(key),
+        None => transaction.attempts.len() > 1,
+    };
     if reason.contains(LOCKED) || reason.contains(TOO_LITTLE) {
         Fared::Refused
-    } else if to_be_aborted || keyed || transaction.attempts.len() > 1 || attempt.left() {
+    } else if to_be_aborted || left || attempt.left() {
         Fared::Left
     } else {
         Fared::Failed
@@ -122,8 +158,8 @@ fn reason(attempt: &Attempt<'_>) -> String {
 mod tests {
     use super::*;
     use crate::checker::Verdict;
-    use crate::checker::made::{Made, transfer, tx};
-    use crate::history::Answer;
+    use crate::checker::made::{Made, Open, transfer, tx};
+    use crate::history::{Answer, Style};
 
     fn no(reason: &str) -> Option<Answer> {
         Some(Answer::Aborted(format!("p1 voted No: a {reason} 5")))
@@ -152,6 +188,47 @@ mod tests {
         made.assert(&NonTriviality, &["failed_for_nothing"]);
         made.fault("kill-leader", 9_000, 9_500, Some("killed"));
         made.assert(&NonTriviality, &[]);
+    }
+
+    fn keyed(made: &mut Made, cents: i64, completes: impl FnOnce(&mut Made, Open)) {
+        let open = made.begin(Call::Transact {
+            transaction: None,
+            style: Style::OneShot,
+            key: Some("k".to_owned()),
+            steps: transfer(cents),
+        });
+        completes(made, open);
+    }
+
+    #[test]
+    fn a_key_that_fails_for_nothing_is_found_unless_it_had_a_reason() {
+        let fails = |made: &mut Made, open| {
+            made.complete_fail(open, Some(Answer::Aborted("presumed".to_owned())));
+        };
+        let leaves = |made: &mut Made, open| {
+            made.complete_info(open);
+            made.history.events.last_mut().unwrap().error = Some("the client went away".to_owned());
+        };
+        let mut made = Made::with_transfers();
+        made.wait(10_000);
+        keyed(&mut made, 1, fails);
+        keyed(&mut made, 1, fails);
+        let findings = made.assert(&NonTriviality, &["failed_for_nothing"]);
+        assert_eq!(findings.counted["failed"], 2);
+        // Its client went away from it, it stands for another request, or it was used before, during a fault.
+        let mut left = made.clone();
+        keyed(&mut left, 1, leaves);
+        left.assert(&NonTriviality, &[]);
+        let mut other = made.clone();
+        keyed(&mut other, 2, |made, open| made.complete_fail(open, None));
+        other.assert(&NonTriviality, &[]);
+        let mut during = Made::with_transfers();
+        during.wait(10_000);
+        keyed(&mut during, 1, fails);
+        during.fault("kill-leader", 9_000, 10_500, Some("killed"));
+        during.wait(10_000);
+        keyed(&mut during, 1, fails);
+        during.assert(&NonTriviality, &[]);
     }
 
     #[test]
