@@ -1,5 +1,9 @@
+use std::collections::BTreeMap;
+
 use super::told::{Transactions, Way};
 use super::{Case, Checker, Findings, needs};
+use crate::evidence::ParticipantEvidence;
+use crate::history::Tx;
 
 /// V1, V2: whoever has a decision on a transaction has the same, and it never changes.
 pub(super) struct Agreement;
@@ -28,7 +32,7 @@ impl Checker for Agreement {
                 findings.violate("two_decisions", what, commit.event().max(abort.event()));
             }
         }
-        for (name, participant) in journals {
+        for (name, participant) in &journals {
             for (tx, ends) in &participant.terminal {
                 let mut ways: Vec<Way> = ends.iter().filter_map(super::told::way).collect();
                 ways.dedup();
@@ -39,8 +43,40 @@ impl Checker for Agreement {
                 }
             }
         }
+        among_journals(&journals, &transactions, &mut findings);
         needs::something(&mut findings, "transactions");
         findings
+    }
+}
+
+/// Transactions of which no line of the history has the id: submitted under a key, and nobody heard of them.
+fn among_journals(
+    journals: &[(String, &ParticipantEvidence)],
+    transactions: &Transactions<'_>,
+    findings: &mut Findings,
+) {
+    let mut ended: BTreeMap<Tx, BTreeMap<Way, &str>> = BTreeMap::new();
+    for (name, found) in journals {
+        for (tx, ends) in &found.terminal {
+            if !transactions.known.contains_key(tx) {
+                let ways = ended.entry(*tx).or_default();
+                ways.extend(
+                    ends.iter()
+                        .filter_map(super::told::way)
+                        .map(|way| (way, name.as_str())),
+                );
+            }
+        }
+    }
+    findings.count("transactions of journals only", ended.len() as u64);
+    for (tx, ways) in ended {
+        if let (Some(one), Some(other)) = (ways.get(&Way::Commit), ways.get(&Way::Abort))
+            && one != other
+        {
+            let what =
+                format!("{tx} has two decisions: the journal of {one} commits it, that of {other} aborts it");
+            findings.violate("two_decisions", what, None);
+        }
     }
 }
 
@@ -92,6 +128,22 @@ mod tests {
         let ends = vec![Answer::Aborted("no".to_owned()), Answer::Committed];
         made.participant("p2").terminal.insert(tx(777), ends);
         made.assert(&Agreement, &["decision_changed"]);
+    }
+
+    #[test]
+    fn journals_that_differ_are_found_though_no_client_heard_of_the_transaction() {
+        let mut made = Made::with_transfers();
+        for (name, end) in [
+            ("p1", Answer::Committed),
+            ("p2", Answer::Aborted("no".to_owned())),
+        ] {
+            made.participant(name).terminal.insert(tx(777), vec![end]);
+        }
+        made.assert(&Agreement, &["two_decisions"]);
+        made.participant("p2")
+            .terminal
+            .insert(tx(777), vec![Answer::Committed]);
+        made.assert(&Agreement, &[]);
     }
 
     #[test]

@@ -5,11 +5,11 @@ use super::quiet::restores;
 use super::{Case, Checker, Findings, needs};
 use crate::late::{Came, LateAnswers, Reaction};
 
-/// V20, V25: each life of a participant has a number of its own, and one that came back with an old data folder is
+/// V25, R11: each life of a participant has a number of its own, and one that came back with an old data folder is
 /// refused instead of believed. Messages that are for others, or of another cluster, are refused for that reason.
 ///
-/// What a coordinator of an earlier epoch could do is seen elsewhere: a second decision by agreement, a message that
-/// breaks the rules by the alarms.
+/// Of V20 it sees no more than the numbers of those lives. What a coordinator of an earlier epoch could do is seen
+/// elsewhere: a second decision by agreement, a message that breaks the rules by the alarms.
 pub(super) struct Fencing;
 
 impl Checker for Fencing {
@@ -18,7 +18,7 @@ impl Checker for Fencing {
     }
 
     fn checks(&self) -> &'static str {
-        "V20, V25: the starts of each participant only rise; restored or emptied data folders, and strangers, were refused"
+        "V25: the starts of each participant only rise; restored or emptied data folders, and strangers, were refused"
     }
 
     fn check(&self, case: &Case<'_>) -> Findings {

@@ -2,7 +2,7 @@ use super::{Case, Checker, Findings, needs};
 
 /// V22, as far as disks show it: every node wrote down its vote before the entries of the leader that it voted for, and
 /// one vote a term; logs that have an entry of the same term have the same entry; what is committed is the same
-/// everywhere.
+/// everywhere, and is not cut off as far as a log can still show it.
 pub(super) struct RaftLog;
 
 impl Checker for RaftLog {
@@ -30,6 +30,9 @@ impl Checker for RaftLog {
             }
             for what in &log.repeated {
                 findings.violate("voted_twice", format!("c{node}: {what}"), None);
+            }
+            for what in &log.committed_cut {
+                findings.violate("committed_cut", format!("c{node}: {what}"), None);
             }
         }
         findings.count("entries compared", logs.compared);
@@ -63,6 +66,10 @@ mod tests {
         let log = made.evidence.raft_logs.nodes.get_mut(&2).unwrap();
         log.repeated.push("votes for {1, 3} in term 2".to_owned());
         made.assert(&RaftLog, &["voted_twice"]);
+        let mut made = Made::with_transfers();
+        let log = made.evidence.raft_logs.nodes.get_mut(&2).unwrap();
+        log.committed_cut.push("cut after entry 1".to_owned());
+        made.assert(&RaftLog, &["committed_cut"]);
         let mut made = Made::with_transfers();
         made.evidence.raft_logs.disagree.push("entry 1".to_owned());
         made.assert(&RaftLog, &["logs_disagree"]);

@@ -9,7 +9,8 @@ use crate::cluster::Member;
 const PANIC: &str = "panicked at";
 /// What a coordinator and a participant write when somebody broke a rule of the protocol.
 const ALARMS: [&str; 2] = ["a rule of the protocol was broken", "a message was refused"];
-/// Lines kept of each kind. One is enough to fail a run, and a log may have millions.
+/// Lines kept of each kind from each process. One is enough to fail a run, unless a fault excuses it, and a log may have
+/// millions.
 const MOST: usize = 100;
 /// Characters kept of a line.
 const WIDTH: usize = 500;
@@ -18,6 +19,7 @@ const WIDTH: usize = 500;
 pub(super) fn read(evidence: &mut Evidence, member: Member, log: &Path) -> io::Result<()> {
     let mut lines = BufReader::new(File::open(log)?);
     let mut line = Vec::new();
+    let (mut panics, mut alarms) = (0, 0);
     // Not necessarily text: a process that was killed may have written half a character.
     while lines.read_until(b'\n', &mut line)? > 0 {
         let text = String::from_utf8_lossy(&line);
@@ -25,10 +27,12 @@ pub(super) fn read(evidence: &mut Evidence, member: Member, log: &Path) -> io::R
             member: member.to_string(),
             line: text.trim_end().chars().take(WIDTH).collect(),
         };
-        if text.contains(PANIC) && evidence.panics.len() < MOST {
+        if text.contains(PANIC) && panics < MOST {
+            panics += 1;
             evidence.panics.push(kept());
         }
-        if ALARMS.iter().any(|alarm| text.contains(alarm)) && evidence.alarms.len() < MOST {
+        if ALARMS.iter().any(|alarm| text.contains(alarm)) && alarms < MOST {
+            alarms += 1;
             evidence.alarms.push(kept());
         }
         line.clear();
@@ -40,6 +44,25 @@ pub(super) fn read(evidence: &mut Evidence, member: Member, log: &Path) -> io::R
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn one_process_that_panics_again_and_again_hides_no_other() {
+        let folder = tempfile::tempdir().unwrap();
+        let log = folder.path().join("log");
+        std::fs::write(
+            &log,
+            "panicked at src/x.rs\na message was refused\n".repeat(2 * MOST),
+        )
+        .unwrap();
+        let mut evidence = Evidence::default();
+        for number in [1, 2] {
+            read(&mut evidence, Member::Participant(number), &log).unwrap();
+        }
+        for lines in [&evidence.panics, &evidence.alarms] {
+            let members: Vec<&str> = lines.iter().map(|line| line.member.as_str()).collect();
+            assert_eq!(members, [["p1"; MOST], ["p2"; MOST]].concat());
+        }
+    }
 
     #[test]
     fn panics_and_alarms_are_found_whatever_else_is_in_the_log() {

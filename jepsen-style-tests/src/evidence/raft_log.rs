@@ -22,6 +22,8 @@ pub(super) struct NodeLog {
     entries: BTreeMap<u64, (u64, u64)>,
     vote: Option<Vote>,
     committed: u64,
+    /// The last entry that was committed while it stood here.
+    present: u64,
     /// To whom it gave its vote in each term.
     granted: BTreeMap<u64, BTreeSet<u64>>,
     /// Whom it followed in each term. It may be another than the one that it voted for, whom a quorum voted for.
@@ -54,11 +56,31 @@ impl NodeLog {
             Record::Identity(_) => {}
             Record::Entry(entry) => self.append(&entry),
             Record::Vote(vote) => self.save(vote),
-            Record::Committed(id) => self.committed = self.committed.max(id.index),
+            Record::Committed(id) => {
+                self.committed = self.committed.max(id.index);
+                // A position may come before what it is about, with a snapshot. Then it says nothing of what is here.
+                if self
+                    .entries
+                    .get(&id.index)
+                    .is_some_and(|(term, _)| *term == id.term)
+                {
+                    self.present = self.present.max(id.index);
+                }
+            }
             Record::Truncation(cut) => {
                 self.carry(cut.vote, cut.committed);
                 self.purge(cut.purged);
                 let last = cut.last.map_or(0, |last| last.index);
+                if let Some(index) = self
+                    .entries
+                    .keys()
+                    .find(|index| last < **index && **index <= self.present)
+                {
+                    let (index, present) = (*index, self.present);
+                    note(&mut self.found.committed_cut, || {
+                        format!("cut after entry {last}; entry {index} was committed, up to {present}")
+                    });
+                }
                 self.entries.retain(|index, _| *index <= last);
             }
             Record::Purge(purge) => {
@@ -105,7 +127,18 @@ impl NodeLog {
     }
 
     /// What such a record repeats of those that stood in what it replaces.
+    ///
+    /// Votes behind what is cut go with it, so the one that is carried may be newer than the last that is there.
     fn carry(&mut self, vote: Option<Vote>, committed: Option<LogId>) {
+        let terms = [&self.vote, &vote].map(|vote| vote.as_ref().map_or(0, |vote| vote.term));
+        if terms[1] < terms[0] {
+            note(&mut self.found.repeated, || {
+                format!(
+                    "a vote of term {} was carried on as one of term {}",
+                    terms[0], terms[1]
+                )
+            });
+        }
         self.vote = vote;
         self.committed = self.committed.max(committed.map_or(0, |id| id.index));
     }
@@ -287,10 +320,57 @@ mod tests {
             "the cut carries the vote"
         );
         let purge = Record::Purge(Purge {
+            vote: Some(Vote {
+                term: 1,
+                node: 1,
+                committed: true,
+            }),
             purged: Some(id(1, 1)),
             ..Purge::default()
         });
         let released = log([vote(1, 1), entry(1, 1, None), entry(1, 2, None), purge]);
         assert_eq!(released.entries.keys().copied().collect::<Vec<_>>(), [2]);
+        assert_eq!(released.found.repeated, Vec::<String>::new());
+    }
+
+    #[test]
+    fn a_carried_vote_that_is_older_and_a_cut_below_what_was_committed_are_found() {
+        let cut = |term, last| {
+            let vote = Vote {
+                term,
+                node: 1,
+                committed: true,
+            };
+            Record::Truncation(Truncation {
+                vote: Some(vote),
+                last: Some(id(1, last)),
+                ..Truncation::default()
+            })
+        };
+        let committed = |index| Record::Committed(id(1, index));
+        let before = || {
+            [
+                vote(2, 1),
+                entry(1, 1, None),
+                entry(1, 2, None),
+                entry(1, 3, None),
+            ]
+        };
+        let right = log(before().into_iter().chain([committed(2), cut(3, 2)]));
+        assert_eq!(right.found.repeated, Vec::<String>::new());
+        assert_eq!(right.found.committed_cut, Vec::<String>::new());
+        // A snapshot of up to 9 was coming.
+        let snapshot = log(before().into_iter().chain([committed(9), cut(2, 1)]));
+        assert_eq!(snapshot.found.committed_cut, Vec::<String>::new());
+        let older = log(before().into_iter().chain([cut(1, 2)]));
+        assert_eq!(
+            older.found.repeated,
+            ["a vote of term 2 was carried on as one of term 1"]
+        );
+        let below = log(before().into_iter().chain([committed(2), cut(2, 1)]));
+        assert_eq!(
+            below.found.committed_cut,
+            ["cut after entry 1; entry 2 was committed, up to 2"]
+        );
     }
 }
