@@ -1,8 +1,14 @@
 use std::collections::BTreeMap;
 
-use super::quiet::{MS, delays_messages, restores};
+use super::quiet::{MS, delays_messages, members_named, moves_wall_clocks, restores};
 use super::{Case, Checker, Findings, needs};
 use crate::cluster::Layout;
+use crate::evidence::LogLine;
+use crate::nemesis::Injected;
+
+/// How long messages that came late may still be refused after the fault that kept them: whoever sent them sends them
+/// again.
+const LATE_MS: u64 = 5_000;
 
 /// V32, R9: no process panics, and nobody sends what only somebody who breaks the rules would.
 pub(super) struct Panics;
@@ -38,17 +44,16 @@ impl Checker for Panics {
                 _ => findings.violate("panic", format!("{}: {}", panic.member, panic.line), None),
             }
         }
-        // A message that comes late, or again, may have to be refused. Without such faults nobody sends one.
-        let expected = case.faults.iter().any(delays_messages);
         findings.count("alarms", evidence.alarms.len() as u64);
-        if !expected {
-            for alarm in &evidence.alarms {
-                // Who forgot a promise refuses its commit, and is right to.
-                match while_restored(case, &alarm.line) {
-                    true => findings.count("expected alarms", 1),
-                    false => findings.violate("alarm", format!("{}: {}", alarm.member, alarm.line), None),
-                }
+        for alarm in &evidence.alarms {
+            // Who forgot a promise refuses its commit, and is right to.
+            match while_restored(case, &alarm.line) || while_delayed(case, alarm) {
+                true => findings.count("expected alarms", 1),
+                false => findings.violate("alarm", format!("{}: {}", alarm.member, alarm.line), None),
             }
+        }
+        // When they were refused is not known.
+        if !case.faults.iter().any(delays_messages) {
             for (name, participant) in &evidence.participants {
                 if participant.refused_messages > 0 {
                     let what = format!(
@@ -81,12 +86,29 @@ fn while_restored(case: &Case<'_>, line: &str) -> bool {
     let (Some(began), Some(at)) = (case.evidence.began_unix_ms, unix_ms(line)) else {
         return false;
     };
-    let restored = case.faults.iter().filter(|fault| restores(fault));
-    let mut spans = restored.map(|fault| {
-        let at = |ns: u64| began.saturating_add(ns / MS);
-        (at(fault.begun_ns), at(fault.ended_ns).saturating_add(1))
-    });
-    spans.any(|(from, until)| (from..=until).contains(&at))
+    let mut restored = case.faults.iter().filter(|fault| restores(fault));
+    restored.any(|fault| is_during(fault, began, at, 1))
+}
+
+/// Whether a line may have been written while messages came late, or again, so that some had to be refused. Without
+/// such faults nobody sends one.
+fn while_delayed(case: &Case<'_>, alarm: &LogLine) -> bool {
+    let mut delays = case.faults.iter().filter(|fault| delays_messages(fault));
+    let untrue = |fault: &Injected| {
+        let named = members_named(fault);
+        moves_wall_clocks(fault) && (named.is_empty() || named.contains(alarm.member.as_str()))
+    };
+    let at = unix_ms(&alarm.line).filter(|_| !case.faults.iter().any(untrue));
+    let (Some(began), Some(at)) = (case.evidence.began_unix_ms, at) else {
+        return delays.next().is_some();
+    };
+    delays.any(|fault| is_during(fault, began, at, LATE_MS))
+}
+
+/// Whether a moment lies within a fault, or so many milliseconds after it.
+fn is_during(fault: &Injected, began: u64, at: u64, after_ms: u64) -> bool {
+    let unix = |ns: u64| began.saturating_add(ns / MS);
+    (unix(fault.begun_ns)..=unix(fault.ended_ns).saturating_add(after_ms)).contains(&at)
 }
 
 /// When a line of a log was written, which it says at its beginning: `2026-11-21T13:54:27.702618Z`.
@@ -124,7 +146,6 @@ mod tests {
     use super::*;
     use crate::checker::Verdict;
     use crate::checker::made::Made;
-    use crate::evidence::LogLine;
 
     fn line(member: &str) -> LogLine {
         LogLine {
@@ -160,6 +181,31 @@ mod tests {
         made.assert(&Panics, &[]);
         made.evidence.panics.push(line("p1"));
         made.assert(&Panics, &["panic"]);
+    }
+
+    #[test]
+    fn an_alarm_that_is_dated_is_right_only_near_a_replay() {
+        let mut made = Made::with_transfers();
+        made.evidence.began_unix_ms = unix_ms("2026-11-21T13:54:27.702618Z x");
+        made.fault("hold-messages", 1_000, 2_000, Some("delivered"));
+        for (second, right) in [
+            ("28.702", true),
+            ("34.702", true),
+            ("28.701", false),
+            ("34.703", false),
+        ] {
+            let mut alarm = line("p1");
+            alarm.line = format!("2026-11-21T13:54:{second}618Z ERROR a message was refused");
+            made.evidence.alarms = vec![alarm];
+            let wrong: &[&str] = if right { &[] } else { &["alarm"] };
+            made.assert(&Panics, wrong);
+        }
+        // By a clock that was moved, which tells no time.
+        made.fault("clock-jump", 9_000, 9_001, Some("it told another time"));
+        made.faults[1].what = "p1: its clock jumps by +3.000 s".to_owned();
+        made.assert(&Panics, &[]);
+        made.faults[1].what = "p2: its clock jumps by +3.000 s".to_owned();
+        made.assert(&Panics, &["alarm"]);
     }
 
     #[test]
