@@ -6,7 +6,10 @@
 //! it already, ends in the same table. So a replica that fell back to an older durable state simply applies
 //! again. That rests on a few things that every leader keeps: it proposes the acknowledgement of a decision only after
 //! the decision, to forget a transaction only when it has seen the watermark above it, and to bind a key or to
-//! free it only when it sees that it may.
+//! free it only when it sees that it may. There is one exception, which no replica meets, because each goes back to a
+//! table that it once had and never applies an entry on top of what later ones did: of two bindings of one key that
+//! were on their way at once, the one that came too late wins when both are applied again after the first
+//! transaction was forgotten.
 
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
