@@ -15,6 +15,7 @@ use jepsen_style_tests::run::{Plan, run};
 use jepsen_style_tests::store::StoreConfig;
 use jepsen_style_tests::{nemesis, store, workload};
 use tracing_subscriber::EnvFilter;
+use unanimo_simulation::SimulateArguments;
 
 type AnyError = Box<dyn std::error::Error>;
 
@@ -44,6 +45,8 @@ enum Command {
     List,
     /// Plants bugs, one at a time, and shows what finds them. Needs a build with `--features mutants`.
     Mutants(MutantsArguments),
+    /// Run the protocol in simulated time instead, with everything that may go wrong: see docs/simulation.md.
+    Simulate(SimulateArguments),
     /// Run a coordinator node.
     #[command(hide = true)]
     Coordinator {
@@ -130,12 +133,39 @@ struct MutantsArguments {
     /// Print the table as one line of JSON, too.
     #[arg(long)]
     json: bool,
+    /// What hunts them: runs of real processes and tests, or the simulator, which has those of the protocol.
+    #[arg(long, value_enum, default_value_t)]
+    by: Hunters,
+    /// How many runs of the simulator each has.
+    #[arg(long, default_value_t = 2000)]
+    seeds: u64,
     /// For how long each is hunted at most, with one hunter.
     #[arg(long, default_value_t = 180)]
     seconds: u64,
     /// Where the runs go.
     #[arg(long)]
     folder: Option<PathBuf>,
+}
+
+/// What hunts planted bugs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+enum Hunters {
+    /// Runs of real processes, and the tests of the crates.
+    #[default]
+    Processes,
+    /// The simulator.
+    Simulate,
+}
+
+impl MutantsArguments {
+    fn in_simulation(&self) -> Result<ExitCode, AnyError> {
+        let arguments = unanimo_simulation::MutantsArguments {
+            only: self.only.clone(),
+            seeds: self.seeds,
+            json: self.json,
+        };
+        arguments.run(&["simulate"])
+    }
 }
 
 #[tokio::main]
@@ -156,7 +186,9 @@ async fn main() -> ExitCode {
         Command::Check { folder, json } => check(&folder, json),
         Command::Soak(arguments) => soak(arguments).await,
         Command::List => list(),
+        Command::Mutants(arguments) if arguments.by == Hunters::Simulate => arguments.in_simulation(),
         Command::Mutants(arguments) => hunt_mutants(arguments).await,
+        Command::Simulate(arguments) => arguments.run(),
         Command::Coordinator { config } => coordinator(config).await,
         Command::Participant(arguments) => participant(arguments).await,
     };

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use unanimo_core::{Branch, BranchInput, BranchPhase, RequestHash, Timestamp, TransactionId};
+use unanimo_core::{BranchInput, RequestHash, Timestamp, TransactionId};
 
 use super::Presence;
 use crate::message::{InquiryAnswer, Message, Question};
@@ -145,18 +145,9 @@ impl World {
                 }
             }
             InquiryAnswer::Decided(decision) => {
-                // The connection of the question has brought many answers; this one is about a promise that is kept.
-                let entry = self.participants[place].branches.get(&id);
-                let branch = entry.map(|entry| &entry.branch).map(Branch::phase);
-                let promised = matches!(branch, Some(BranchPhase::Prepared(_)));
-                let known = entry.and_then(|entry| entry.branch.in_doubt());
-                if promised && known.is_some_and(|prepared| prepared.request_hash != request_hash) {
-                    return;
-                }
-                let input = if decision.is_commit() {
-                    BranchInput::Commit { request_hash }
-                } else {
-                    BranchInput::Abort
+                let input = BranchInput::Answered {
+                    request_hash,
+                    decision,
                 };
                 self.step_branch(place, id, input, None);
             }
