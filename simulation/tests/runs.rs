@@ -134,3 +134,15 @@ fn a_script_that_is_none_is_refused() {
     let output = program(&["--script", "/nowhere"]);
     assert!(!output.status.success());
 }
+
+/// Each script was shrunk from a run with a planted bug, whose name it has, and finds that bug.
+#[cfg(feature = "mutants")]
+#[test]
+fn scripts_find_the_bugs_that_they_are_named_after() {
+    for path in scripts() {
+        let name = path.file_stem().unwrap().to_str().unwrap().to_uppercase();
+        let output = program(&["--mutant", &name, "--script", path.to_str().unwrap()]);
+        assert!(!output.status.success(), "{name} is not found");
+        assert!(stdout(&output).contains("is broken"), "{name} is not found");
+    }
+}
