@@ -117,15 +117,27 @@ impl SimulatedFile {
             if kept == 0 {
                 continue;
             }
-            let mut version = before.clone();
-            for write in &touching[..kept] {
-                write.apply(&mut version, write.bytes.len());
+            let kept = &touching[..kept];
+            let length = kept
+                .iter()
+                .map(|write| write.end())
+                .fold(before.len(), usize::max);
+            let until = length.min(from + SECTOR_BYTES);
+            // Of large files there are many sectors, so only this one is looked at.
+            let mut version = vec![0; until - from];
+            if from < before.len() {
+                let there = before.len().min(until) - from;
+                version[..there].copy_from_slice(&before[from..from + there]);
             }
-            let until = version.len().min(from + SECTOR_BYTES);
+            for write in kept {
+                let (start, end) = (write.offset.max(from), write.end().min(until));
+                version[start - from..end - from]
+                    .copy_from_slice(&write.bytes[start - write.offset..end - write.offset]);
+            }
             if self.durable.len() < until {
                 self.durable.resize(until, 0);
             }
-            self.durable[from..until].copy_from_slice(&version[from..until]);
+            self.durable[from..until].copy_from_slice(&version);
         }
     }
 }
@@ -142,8 +154,12 @@ impl Write {
         }
     }
 
+    fn end(&self) -> usize {
+        self.offset + self.bytes.len()
+    }
+
     fn touches(&self, from: usize, until: usize) -> bool {
-        self.offset < until && from < self.offset + self.bytes.len()
+        self.offset < until && from < self.end()
     }
 }
 
