@@ -7,7 +7,8 @@
 #[cfg(feature = "mutants")]
 use std::sync::OnceLock;
 
-/// A planted bug. The numbers are those of the list that they come from; see `jepsen-style-tests/README.md`.
+/// A planted bug. The numbers are those of the list that they come from; see `jepsen-style-tests/README.md`. Those with an
+/// F are for the full-stack simulation: see `docs/full-stack-simulation.md`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[allow(missing_docs, reason = "`breaks` says what each is")]
 pub enum Mutant {
@@ -41,6 +42,9 @@ pub enum Mutant {
     M28,
     M29,
     M30,
+    F1,
+    F2,
+    F3,
 }
 
 /// Whether this process has the bug.
@@ -71,7 +75,7 @@ pub fn plant(mutant: Mutant) {
 
 #[cfg(feature = "mutants")]
 impl Mutant {
-    /// All, in the order of their numbers.
+    /// All with an M, in the order of their numbers.
     pub const ALL: [Self; 30] = [
         Self::M1,
         Self::M2,
@@ -105,9 +109,13 @@ impl Mutant {
         Self::M30,
     ];
 
+    /// Those that only a whole stack in a simulated network can have.
+    pub const FULL_STACK: [Self; 3] = [Self::F1, Self::F2, Self::F3];
+
     /// The one with this name, such as `M4`.
     pub fn named(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|mutant| mutant.name() == name)
+        let mut all = Self::ALL.into_iter().chain(Self::FULL_STACK);
+        all.find(|mutant| mutant.name() == name)
     }
 
     /// Its name, such as `M4`.
@@ -148,6 +156,9 @@ impl Mutant {
             Self::M28 => "nodes start elections without asking first",
             Self::M29 => "whatever has several members is aborted",
             Self::M30 => "faults are reported and do not happen",
+            Self::F1 => "a leader resumes its term after a restart",
+            Self::F2 => "nobody finds out that a connection is dead",
+            Self::F3 => "a stream to another node is connected before there is anything to send",
         }
     }
 }

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use thiserror::Error;
 use tonic::transport::{Channel, Endpoint, Server};
+use unanimo_core::mutants::{self, Mutant};
 
 /// The largest message either side accepts: gRPC's usual 4 MiB. Everything larger is cut into pieces.
 pub const MAX_MESSAGE_BYTES: usize = 4 * 1024 * 1024;
@@ -43,10 +44,12 @@ impl Keepalive {
             address: address.chars().take(300).collect(),
             source,
         };
-        Ok(Endpoint::from_shared(format!("http://{address}"))
-            .map_err(bad)?
-            .connect_timeout(self.connect_timeout)
-            .tcp_nodelay(true)
+        let endpoint = Endpoint::from_shared(format!("http://{address}")).map_err(bad)?;
+        let endpoint = endpoint.connect_timeout(self.connect_timeout).tcp_nodelay(true);
+        if mutants::is_on(Mutant::F2) {
+            return Ok(endpoint);
+        }
+        Ok(endpoint
             .http2_keep_alive_interval(self.interval)
             .keep_alive_timeout(self.timeout)
             .keep_alive_while_idle(true))
@@ -54,9 +57,10 @@ impl Keepalive {
 
     /// A server with these settings and bounded streams per connection (R14).
     pub fn server(&self) -> Server {
+        let interval = (!mutants::is_on(Mutant::F2)).then_some(self.interval);
         Server::builder()
             .tcp_nodelay(true)
-            .http2_keepalive_interval(Some(self.interval))
+            .http2_keepalive_interval(interval)
             .http2_keepalive_timeout(Some(self.timeout))
             .max_concurrent_streams(MAX_STREAMS_PER_CONNECTION)
     }

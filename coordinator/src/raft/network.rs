@@ -21,6 +21,7 @@ use openraft::{BasicNode, OptionalSend, RaftNetworkFactory, RaftNetworkV2};
 use tonic::transport::Channel;
 use tonic::{Code, Status, Streaming};
 use unanimo_core::ClusterId;
+use unanimo_core::mutants::{self, Mutant};
 use unanimo_proto::internal as wire;
 use unanimo_proto::transport::{Connector, MAX_MESSAGE_BYTES};
 use wire::raft_client::RaftClient;
@@ -151,8 +152,7 @@ impl Peer {
     /// Opens a stream of entries. The first request is there already: see [`stream_append`](Self::stream_append).
     async fn open_stream<S>(
         &mut self,
-        first: AppendEntriesRequest<TypeConfig>,
-        rest: S,
+        requests: S,
         limit: Duration,
     ) -> Result<(Streaming<wire::AppendReply>, Arc<AtomicU64>), RpcError>
     where
@@ -161,7 +161,7 @@ impl Peer {
         let mut client = self.client()?;
         let sent = Arc::new(AtomicU64::new(0));
         let (cluster, target, counter) = (self.network.cluster.clone(), self.target, Arc::clone(&sent));
-        let requests = once(async move { first }).chain(rest).map(move |request| {
+        let requests = requests.map(move |request| {
             counter.fetch_add(1, Ordering::Relaxed);
             append::to_wire(request, cluster.as_str(), target)
         });
@@ -177,10 +177,16 @@ impl Peer {
     {
         // The input is asked before anything is connected: openraft waits there after an error, so that a node
         // that is down is not called tens of thousands of times a second.
-        let Some(first) = input.next().await else {
-            return Ok(futures::stream::empty().boxed());
+        let first = if mutants::is_on(Mutant::F3) {
+            None
+        } else {
+            let Some(first) = input.next().await else {
+                return Ok(futures::stream::empty().boxed());
+            };
+            Some(first)
         };
-        let (replies, sent) = self.open_stream(first, input, option.soft_ttl()).await?;
+        let requests = futures::stream::iter(first).chain(input);
+        let (replies, sent) = self.open_stream(requests, option.soft_ttl()).await?;
         let awaited = Awaited {
             peer: self,
             replies,

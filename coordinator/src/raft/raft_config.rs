@@ -33,7 +33,7 @@ pub(super) fn of(options: &ReplicaOptions) -> Result<Config, StartError> {
         // A node that wakes up or comes back asks first, and does not push a healthy leader into a new term.
         enable_pre_vote: Some(!mutants::is_on(Mutant::M28)),
         // See `check`.
-        enable_leader_restore: Some(false),
+        enable_leader_restore: Some(mutants::is_on(Mutant::F1)),
         // A node that lost its log must not come back under its old id.
         allow_log_reversion: Some(false),
         backoff: PAUSES.to_owned(),
@@ -57,7 +57,7 @@ fn check(config: &Config) -> Result<(), StartError> {
             reason: reason.to_owned(),
         })
     };
-    if config.enable_leader_restore != Some(false) {
+    if config.enable_leader_restore != Some(false) && !mutants::is_on(Mutant::F1) {
         return refuse(
             "a leader must not resume its term after a restart: acknowledged decisions would be lost",
         );

@@ -60,6 +60,9 @@ pub(super) fn of(mutant: Mutant) -> Vec<Hunt> {
             bank("kill-leader"),
             Hunt::unit_tests("jepsen-style-tests", "checker::"),
         ],
+        Mutant::F1 => vec![raft("raft_config::")],
+        // Real connections find out too, only later. The full-stack simulation hunts them.
+        Mutant::F2 | Mutant::F3 => Vec::new(),
     }
 }
 
