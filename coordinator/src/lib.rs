@@ -29,5 +29,7 @@ pub use exporter::{ExportError, export_metrics};
 pub use forming::FormingError;
 pub use node::{IdSource, Parts, RandomIds, RunError, run, run_with};
 pub use operator::{Operator, OperatorError};
+#[cfg(feature = "simulation")]
+pub use raft::seed_raft;
 pub use raft::{Background, NodeId, StartError};
 pub use signals::until_terminated;

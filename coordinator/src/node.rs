@@ -49,6 +49,8 @@ pub struct Parts {
     pub folder: Arc<dyn Disk>,
     /// Where Raft's log lives.
     pub log: Arc<dyn Disk>,
+    /// How the journal of the log is set up.
+    pub log_options: JournalOptions,
     /// Where snapshots live.
     pub snapshots: Arc<dyn Disk>,
     /// The decision table and the registry.
@@ -131,6 +133,7 @@ impl Parts {
         Ok(Self {
             folder,
             log: open(&config.data.join("log"))?,
+            log_options: log_options(config),
             snapshots: open(&config.data.join("snapshots"))?,
             table,
             rebuilt,
@@ -181,7 +184,7 @@ where
     S::ConnectInfo: Clone + Send + Sync + 'static,
     E: Into<Box<dyn std::error::Error + Send + Sync>> + Send + 'static,
 {
-    let (replica, raft) = Replica::start(replica_options(&config), replica_parts(&config, &parts)).await?;
+    let (replica, raft) = Replica::start(replica_options(&config), replica_parts(&parts)).await?;
     // The replica notes in the table how far it has applied, and the log or the snapshot has the rest.
     std::mem::replace(&mut parts.rebuilt, Box::new(|| Ok(())))()?;
     crate::metrics::describe();
@@ -245,17 +248,21 @@ fn replica_options(config: &Config) -> ReplicaOptions {
     options
 }
 
-fn replica_parts(config: &Config, parts: &Parts) -> ReplicaParts {
-    let mut journal_options = JournalOptions::new("raft log");
-    journal_options.segment_bytes = config.raft.log_segment_mib * 1024 * 1024;
+fn log_options(config: &Config) -> JournalOptions {
+    let mut options = JournalOptions::new("raft log");
+    options.segment_bytes = config.raft.log_segment_mib * 1024 * 1024;
     // Half of the smallest segment that is allowed, and as much as one message carries.
-    journal_options.max_record_bytes = 4 * 1024 * 1024;
+    options.max_record_bytes = 4 * 1024 * 1024;
+    options
+}
+
+fn replica_parts(parts: &Parts) -> ReplicaParts {
     ReplicaParts {
         log_disk: parts.log.clone(),
         snapshot_disk: parts.snapshots.clone(),
         table: parts.table.clone(),
         connector: parts.connector.clone(),
-        journal_options,
+        journal_options: parts.log_options.clone(),
         background: parts.background,
     }
 }

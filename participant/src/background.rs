@@ -117,7 +117,7 @@ pub(crate) async fn blocking<T: Send + 'static>(
 ) -> T {
     match writing {
         Writing::Threads => joined(tokio::task::spawn_blocking(work).await),
-        Writing::Tasks => work(),
+        Writing::Tasks | Writing::SlowTasks(_) => work(),
     }
 }
 

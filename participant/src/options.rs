@@ -135,4 +135,6 @@ pub enum Writing {
     /// Tasks of the runtime that block it while they write: for simulated disks, in the order that the runtime
     /// decides, so that a run can be repeated.
     Tasks,
+    /// The same, and each group of the journal waits so long for the disk: what is not written yet is lost in a crash.
+    SlowTasks(Duration),
 }

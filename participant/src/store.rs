@@ -3,6 +3,7 @@ use std::future::poll_fn;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use tokio::sync::Notify;
 use unanimo_core::mutants::{self, Mutant};
@@ -343,7 +344,8 @@ impl Writers {
     pub(crate) fn start(writer: Writer, writing: Writing) -> io::Result<Self> {
         match writing {
             Writing::Threads => writer.spawn().map(Self::Thread),
-            Writing::Tasks => Ok(Self::Task(tokio::spawn(write_in_steps(writer)))),
+            Writing::Tasks => Ok(Self::Task(tokio::spawn(write_in_steps(writer, Duration::ZERO)))),
+            Writing::SlowTasks(pause) => Ok(Self::Task(tokio::spawn(write_in_steps(writer, pause)))),
         }
     }
 
@@ -361,13 +363,25 @@ impl Writers {
     }
 }
 
-async fn write_in_steps(mut writer: Writer) {
+async fn write_in_steps(mut writer: Writer, pause: Duration) {
     loop {
         match writer.step() {
             Step::Closed | Step::Failed => return,
-            Step::Idle => poll_fn(|context| writer.poll_work(context)).await,
+            Step::Idle => {
+                poll_fn(|context| writer.poll_work(context)).await;
+                wait(pause).await;
+            }
+            Step::Wrote { .. } => wait(pause).await,
             _ => tokio::task::yield_now().await,
         }
+    }
+}
+
+async fn wait(pause: Duration) {
+    if pause.is_zero() {
+        tokio::task::yield_now().await;
+    } else {
+        tokio::time::sleep(pause).await;
     }
 }
 

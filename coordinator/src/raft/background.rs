@@ -2,6 +2,7 @@
 
 use std::future::poll_fn;
 use std::io;
+use std::time::Duration;
 
 use tokio::task::JoinHandle;
 use unanimo_journal::{Step, Writer};
@@ -15,7 +16,7 @@ pub(super) async fn run<T: Send + 'static>(
 ) -> io::Result<T> {
     match background {
         Background::Threads => tokio::task::spawn_blocking(work).await.map_err(io::Error::other),
-        Background::Tasks => Ok(work()),
+        Background::Tasks | Background::SlowTasks(_) => Ok(work()),
     }
 }
 
@@ -29,7 +30,8 @@ impl WriterHandle {
     pub(super) fn start(background: Background, writer: Writer) -> io::Result<Self> {
         match background {
             Background::Threads => writer.spawn().map(Self::Thread),
-            Background::Tasks => Ok(Self::Task(tokio::spawn(drive(writer)))),
+            Background::Tasks => Ok(Self::Task(tokio::spawn(drive(writer, Duration::ZERO)))),
+            Background::SlowTasks(pause) => Ok(Self::Task(tokio::spawn(drive(writer, pause)))),
         }
     }
 
@@ -43,13 +45,25 @@ impl WriterHandle {
     }
 }
 
-async fn drive(mut writer: Writer) {
+async fn drive(mut writer: Writer, pause: Duration) {
     loop {
         match writer.step() {
             Step::Closed | Step::Failed => return,
-            Step::Idle => poll_fn(|context| writer.poll_work(context)).await,
+            Step::Idle => {
+                poll_fn(|context| writer.poll_work(context)).await;
+                wait(pause).await;
+            }
+            Step::Wrote { .. } => wait(pause).await,
             // One step at a time, so that everybody else has a turn between two writes.
             _ => tokio::task::yield_now().await,
         }
+    }
+}
+
+async fn wait(pause: Duration) {
+    if pause.is_zero() {
+        tokio::task::yield_now().await;
+    } else {
+        tokio::time::sleep(pause).await;
     }
 }

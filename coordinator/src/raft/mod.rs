@@ -41,6 +41,8 @@ mod membership;
 mod network;
 mod raft_config;
 mod replica;
+#[cfg(feature = "simulation")]
+mod seeded_runtime;
 mod service;
 mod snapshot_file;
 mod snapshot_install;
@@ -59,6 +61,8 @@ mod tests;
 pub use error::StartError;
 pub(crate) use error::{MembershipError, ProposeError};
 pub(crate) use replica::Replica;
+#[cfg(feature = "simulation")]
+pub use seeded_runtime::seed_raft;
 pub(crate) use service::RaftService;
 pub(crate) use table_view::{Forgettable, Releasable};
 pub use types::{Background, NodeId};

@@ -6,6 +6,11 @@ use bytes::Bytes;
 use openraft::alias;
 use unanimo_core::table::Applied;
 
+#[cfg(feature = "simulation")]
+use super::seeded_runtime::SeededRuntime as Runtime;
+#[cfg(not(feature = "simulation"))]
+use openraft::impls::TokioRuntime as Runtime;
+
 openraft::declare_raft_types!(
     /// What this crate fills openraft's type parameters with.
     pub(crate) TypeConfig:
@@ -15,6 +20,7 @@ openraft::declare_raft_types!(
         Node = openraft::BasicNode,
         Term = u64,
         LeaderId = openraft::impls::leader_id_std::LeaderId<u64, u64>,
+        AsyncRuntime = Runtime,
 );
 
 /// The commands of one entry, encoded once: the log, the wire and the table all take them as they are.

@@ -125,6 +125,8 @@ pub enum Background {
     Threads,
     /// In tasks of the runtime, so that a simulation on one thread can repeat a run exactly.
     Tasks,
+    /// The same, and each group of the journal waits so long for the disk: what is not written yet is lost in a crash.
+    SlowTasks(Duration),
 }
 
 /// What a node does in the cluster.
