@@ -19,6 +19,7 @@
 pub mod checker;
 pub mod cluster;
 pub mod evidence;
+pub mod full_stack;
 pub mod history;
 pub mod late;
 pub mod machine;

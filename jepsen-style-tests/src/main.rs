@@ -13,7 +13,7 @@ use jepsen_style_tests::random::Seed;
 use jepsen_style_tests::report::{Stored, Summary};
 use jepsen_style_tests::run::{Plan, run};
 use jepsen_style_tests::store::StoreConfig;
-use jepsen_style_tests::{nemesis, store, workload};
+use jepsen_style_tests::{full_stack, nemesis, store, workload};
 use tracing_subscriber::EnvFilter;
 use unanimo_simulation::SimulateArguments;
 
@@ -41,6 +41,8 @@ enum Command {
     },
     /// Run after run with all workloads and new seeds, until the time is over or one is no pass.
     Soak(SoakArguments),
+    /// No real processes: everything in a simulated network, on simulated disks, from seeds.
+    Simulate(SimulateArguments),
     /// Workloads, faults, and what this machine allows.
     List,
     /// Plants bugs, one at a time, and shows what finds them. Needs a build with `--features mutants`.
@@ -101,6 +103,22 @@ struct SoakArguments {
     /// The seed of the first round of workloads; each next round has the next.
     #[arg(long, default_value_t = 1)]
     seed: u64,
+}
+
+#[derive(Debug, Args)]
+struct SimulateArguments {
+    /// How many seeds.
+    #[arg(long, default_value_t = 50)]
+    seeds: u64,
+    /// The first.
+    #[arg(long, default_value_t = 1)]
+    first: u64,
+    /// The real coordinator and participant code, with gRPC and Raft.
+    #[arg(long)]
+    full_stack: bool,
+    /// Print the result as one line of JSON.
+    #[arg(long)]
+    json: bool,
 }
 
 /// What every run has to know.
@@ -185,6 +203,7 @@ async fn main() -> ExitCode {
         Command::Run(arguments) => run_once(arguments).await,
         Command::Check { folder, json } => check(&folder, json),
         Command::Soak(arguments) => soak(arguments).await,
+        Command::Simulate(arguments) => simulate(&arguments),
         Command::List => list(),
         Command::Mutants(arguments) if arguments.by == Hunters::Simulate => arguments.in_simulation(),
         Command::Mutants(arguments) => hunt_mutants(arguments).await,
@@ -218,6 +237,25 @@ async fn participant(arguments: StoreArguments) -> Result<ExitCode, AnyError> {
     };
     store::run(config).await?;
     Ok(ExitCode::SUCCESS)
+}
+
+fn simulate(arguments: &SimulateArguments) -> Result<ExitCode, AnyError> {
+    if !arguments.full_stack {
+        return Err("only the whole stack is simulated here: say --full-stack".into());
+    }
+    let asked = full_stack::FullStack {
+        first: arguments.first,
+        seeds: arguments.seeds,
+    };
+    let (told, fine) = full_stack::run(asked)?;
+    match arguments.json {
+        true => println!("{told}"),
+        false => println!("{told:#}"),
+    }
+    Ok(match fine {
+        true => ExitCode::SUCCESS,
+        false => ExitCode::FAILURE,
+    })
 }
 
 fn list() -> Result<ExitCode, AnyError> {
