@@ -34,6 +34,16 @@ const PLACES: [(&str, &[&str]); 8] = [
             "unanimo-table",
         ],
     ),
+    (
+        "unanimo-testkit",
+        &[
+            "unanimo-core",
+            "unanimo-journal",
+            "unanimo-participant",
+            "unanimo-proto",
+            "unanimo-table",
+        ],
+    ),
 ];
 
 /// Folders whose crates stand on top and may use everything.

@@ -1,0 +1,67 @@
+//! A shelf keeps the rules of a resource manager under repeats and crashes, also at each of its own writes.
+
+#![allow(clippy::unwrap_used)]
+
+use std::time::Duration;
+
+use booking::Trade;
+use booking::shelf::{CARD_LIMIT_CENTS, Shelf};
+use booking::wire::Claim;
+use bytes::Bytes;
+use prost::Message as _;
+use unanimo_table::{CheckpointStep, CheckpointWriter, Checkpointer};
+use unanimo_testkit::{OpenError, Operations, Service, Storage};
+
+struct Payment;
+
+fn charge(amount: u64) -> Bytes {
+    let claim = Claim {
+        traveller: "ada".to_owned(),
+        item: "card-1".to_owned(),
+        amount,
+    };
+    claim.encode_to_vec().into()
+}
+
+/// As a task, so that it ends with the life it belongs to.
+async fn write_checkpoints(mut writer: CheckpointWriter) {
+    loop {
+        match writer.step() {
+            CheckpointStep::Written { .. } => {}
+            CheckpointStep::Idle => tokio::time::sleep(Duration::from_millis(1)).await,
+            CheckpointStep::Failed | CheckpointStep::Closed => return,
+        }
+    }
+}
+
+impl Service for Payment {
+    type Manager = Shelf;
+
+    async fn open(&self, storage: &Storage) -> Result<Shelf, OpenError> {
+        let (checkpointer, writer) = Checkpointer::new(storage.table());
+        tokio::spawn(write_checkpoints(writer));
+        Ok(Shelf::open(Trade::Payment, storage.table(), checkpointer)?)
+    }
+
+    async fn effects(&self, shelf: &Shelf) -> String {
+        let charged = shelf.ledger(None).unwrap().into_iter();
+        let charged: Vec<u64> = charged.map(|(_, claim)| claim.amount).collect();
+        format!("charged {charged:?}")
+    }
+
+    fn operations(&self) -> Operations {
+        Operations {
+            operation: charge(60_000),
+            rival: charge(50_000),
+            refused: Some(charge(CARD_LIMIT_CENTS + 1)),
+            read: None,
+        }
+    }
+}
+
+#[test]
+fn a_shelf_keeps_every_rule_of_the_test_kit() {
+    let matrix = unanimo_testkit::test(|| Payment);
+    println!("{matrix}");
+    matrix.assert_all_passed();
+}
