@@ -5,7 +5,7 @@ use std::io;
 use std::sync::Arc;
 
 use hyper_util::rt::TokioIo;
-use tonic::transport::{Channel, Endpoint, Server};
+use tonic::transport::{Channel, Endpoint, Server, Uri};
 use tonic::{Request, Response, Status};
 use unanimo_proto::transport::{BadAddress, Connector};
 use unanimo_proto::v1::coordinator_server::{Coordinator, CoordinatorServer};
@@ -25,7 +25,7 @@ impl InMemory {
 
 impl Connector for InMemory {
     fn channel(&self, _: &str) -> Result<Channel, BadAddress> {
-        let connect = tower::service_fn(|_: tonic::codegen::http::Uri| {
+        let connect = tower::service_fn(|_: Uri| {
             let (client, server) = tokio::io::duplex(64 * 1024);
             let incoming = tokio_stream::once(Ok::<_, io::Error>(server));
             let serving = Server::builder()

@@ -91,7 +91,7 @@ fn at_every_write<S: Service>(
             _ => run.power_off_at_journal_write(write),
         }
         if let Cell::Failed(why) = one(&mut run, rule, expected) {
-            return Cell::Failed(format!("at write {write}: {why}"));
+            return Cell::Failed(format!("at one of the writes: {why}"));
         }
     }
     Cell::Passed

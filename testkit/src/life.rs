@@ -6,8 +6,10 @@ use std::time::Duration;
 use tokio::runtime::Runtime;
 use tokio::sync::watch;
 use tonic::Status;
-use unanimo_core::{Operation, ParticipantId, RequestHash, Timestamp, TransactionId, Vote};
-use unanimo_participant::{Bytes, Endpoint, Participant, ParticipantOptions, Parts, Writing};
+use unanimo_core::{ClusterId, Operation, ParticipantId, RequestHash, Timestamp, TransactionId, Vote};
+use unanimo_participant::{
+    Bytes, Endpoint, Participant, ParticipantOptions, Parts, ResourceManager, Writing,
+};
 use unanimo_proto::transport::SystemClock;
 use unanimo_proto::v1::participant_client::ParticipantClient;
 use unanimo_proto::v1::participant_server::ParticipantServer;
@@ -67,7 +69,7 @@ pub(crate) struct Life<M> {
     crashed: watch::Receiver<bool>,
 }
 
-impl<M> Life<M> {
+impl<M: ResourceManager> Life<M> {
     /// Starts the service and its participant; returns when the cluster has confirmed it.
     pub(crate) fn start<S: Service<Manager = M>>(world: &World<S>) -> Result<Ended<Self>, String> {
         let built = tokio::runtime::Builder::new_current_thread().enable_all().build();
@@ -167,7 +169,7 @@ type Client = ParticipantClient<ParticipantServer<Endpoint>>;
 async fn answer(mut client: Client, message: &Message) -> Result<Answer, Status> {
     match message {
         Message::Prepare(number, operation) => {
-            let cluster = CLUSTER.parse().map_err(malformed)?;
+            let cluster: ClusterId = CLUSTER.parse().map_err(malformed)?;
             let name: ParticipantId = NAME.parse().map_err(malformed)?;
             let prepare = PrepareMessage {
                 transaction: transaction(*number),

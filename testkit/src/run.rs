@@ -34,6 +34,8 @@ pub(crate) struct Run<S: Service> {
     schedule: Schedule,
     /// Whether the schedule does its worst at the moment.
     disturbed: bool,
+    /// Whether the moment to cut the power had not come when it was no longer to be cut.
+    came_too_late: bool,
     sent: Vec<(Message, Answer)>,
     seed: u64,
     pub(crate) operations: Operations,
@@ -59,6 +61,7 @@ impl<S: Service> Run<S> {
             life: None,
             schedule,
             disturbed: true,
+            came_too_late: false,
             sent: Vec::new(),
             seed,
             operations,
@@ -83,12 +86,17 @@ impl<S: Service> Run<S> {
 
     /// Whether the schedule did what it is for.
     pub(crate) fn was_disturbed(&self) -> bool {
-        !matches!(self.schedule, Schedule::At(_)) || !self.world.trap.is_armed()
+        let waits = self.came_too_late || self.world.trap.is_armed();
+        !matches!(self.schedule, Schedule::At(_)) || !waits
     }
 
     /// From here on nothing goes wrong: what follows is not what the rule is about.
     pub(crate) fn calm(&mut self) {
         self.disturbed = false;
+        self.came_too_late = self.world.trap.is_armed();
+        self.world.trap.arm(None);
+        self.world.disk.power_off_at_operation(u64::MAX);
+        self.world.storage.power_off_at(u64::MAX);
     }
 
     fn cuts_after_answers(&self) -> bool {
@@ -197,6 +205,9 @@ impl<S: Service> Run<S> {
 
     /// What has happened to the service's data.
     pub(crate) fn effects(&mut self) -> Result<String, String> {
+        if self.world.storage.is_off() {
+            self.crash();
+        }
         self.life()?;
         let life = self.life.as_ref().ok_or_else(|| "it does not run".to_owned())?;
         Ok(life.run(self.world.service.effects(&life.manager)))

@@ -59,11 +59,8 @@ impl Storage {
     }
 
     fn power<T>(&self, change: impl FnOnce(&mut Power) -> T) -> T {
-        let mut state = self.switch.state.lock();
-        change(state.as_mut().unwrap_or_else(|poisoned| {
-            // Nothing that panics holds the lock.
-            PoisonError::get_mut(poisoned)
-        }))
+        let locked = self.switch.state.lock();
+        change(&mut locked.unwrap_or_else(PoisonError::into_inner))
     }
 
     fn write(&self) -> Result<(), TableError> {

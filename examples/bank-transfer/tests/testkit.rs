@@ -40,7 +40,7 @@ impl Service for North {
         tokio::spawn(write_checkpoints(writer));
         let bank = Bank::new(BankName::North, storage.table(), checkpointer);
         if bank.accounts(None, 1)?.is_empty() {
-            bank.load(&[(account(), Cents::new(100)?)]).await?;
+            bank.load(&[(account(), Cents::new(100).unwrap())]).await?;
         }
         Ok(bank)
     }
