@@ -145,7 +145,7 @@ fn options() -> Result<ParticipantOptions, String> {
     let bad = |error: unanimo_core::IdError| error.to_string();
     let (cluster, name) = (CLUSTER.parse().map_err(bad)?, NAME.parse().map_err(bad)?);
     let mut options = ParticipantOptions::new(cluster, name, "service:1", ["coordinator:1"], "/nowhere");
-    options.segment_bytes = 64 * 1024;
+    options.segment_bytes = 256 * 1024;
     // The kit tells the decisions.
     options.inquiry_after = Duration::from_secs(3600);
     options.retry_pause_max = Duration::from_millis(5);
