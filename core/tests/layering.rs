@@ -7,7 +7,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// A crate of the workspace and the crates of the workspace it may build on.
-const PLACES: [(&str, &[&str]); 8] = [
+const PLACES: [(&str, &[&str]); 9] = [
     ("unanimo-core", &[]),
     // Compiles in seconds, and stays so: no driver, no wire, no disk.
     ("unanimo-simulation", &["unanimo-core"]),
