@@ -332,9 +332,11 @@ fn raise<V: View>(
     participant: &ParticipantId,
     witness: Witness,
 ) -> Result<Option<Change>, V::Error> {
-    // Not of a start that has yet to register: its registration would look as if it knew less than before.
+    // Of the registered life only. Of a start that has yet to register: its registration would look as if it knew less
+    // than before. Of an earlier one: the cluster has confirmed since that nothing which it has decided is missing, and
+    // an abort may still name a vote that is; the participant would be refused from its next start on.
     let known = view.registration(participant)?;
-    let known = known.filter(|known| witness.generation <= known.witness.generation);
+    let known = known.filter(|known| witness.generation == known.witness.generation);
     Ok(known.and_then(|known| {
         let highest = known.witness.highest(witness);
         (highest != known.witness).then(|| {

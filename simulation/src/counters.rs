@@ -43,7 +43,6 @@ counters! {
     EntriesAppliedAgain "entries_applied_again";
     StaleLeaderFoundOut "stale_leader_found_out";
     InquiryAnsweredByAFollower "inquiry_answered_by_a_follower";
-    InquiryRefusedAsPremature "inquiry_refused_as_premature";
     ClosedWithoutARecordMeantAbort "closed_without_a_record_meant_abort";
     ForgottenAndLateMessageExpired "forgotten_and_late_message_expired";
     LateCommitOfTheForgottenAcknowledged "late_commit_of_the_forgotten_acknowledged";

@@ -111,9 +111,6 @@ impl World {
             return presumed;
         }
         if let Err(why) = self.check_age(place, question.transaction) {
-            if why == Why::Premature {
-                self.watch.sometimes(Sometimes::InquiryRefusedAsPremature);
-            }
             return InquiryAnswer::Refused(why);
         }
         if !self.are_registered(place, &question.members) {

@@ -63,7 +63,7 @@ impl MessageKey {
 
     /// How long it takes.
     pub(crate) fn delay(&self, seed: u64, knobs: &Knobs) -> Time {
-        if knobs.delay_min_us == knobs.delay_max_us {
+        if knobs.delay_min_us >= knobs.delay_max_us {
             return knobs.delay_min_us;
         }
         let mut chance = self.chance(seed, "d");

@@ -222,7 +222,7 @@ impl World {
 
     /// A duration between two, for a purpose.
     pub(crate) fn duration(&self, purpose: &'static str, count: u64, least: Time, most: Time) -> Time {
-        if least == most {
+        if least >= most {
             return least;
         }
         Chance::of(self.schedule.seed, purpose, count).between(least, most)
