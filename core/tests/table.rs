@@ -220,6 +220,21 @@ fn a_commit_that_rests_on_a_vote_of_an_earlier_life_is_not_recorded() {
     assert!(matches!(recorded, Applied::Decided(_)), "{recorded:?}");
 }
 
+/// Otherwise the life that the cluster has confirmed would look like an old copy at its next start: found by the simulator
+/// (`simulation/tests/scripts`, after a disk was replaced by a copy that nothing was missing in).
+#[test]
+fn an_abort_that_names_a_vote_of_an_earlier_life_says_nothing_of_the_registered_one() {
+    let mut table = DecisionTable::new();
+    table.apply(&register(1, "a", witness(2, 20)));
+    table.apply(&register(1, "b", witness(3, 20)));
+    let mut proposal = decide(1, Decision::Abort(AbortReason::Requested));
+    proposal.witnesses = [(participant(1), witness(2, 25))].into();
+    table.apply(&Command::Decide(proposal));
+    assert_eq!(held(&table, 1).witness, witness(3, 20));
+    let next_start = table.apply(&register(1, "b", witness(4, 22)));
+    assert_eq!(next_start, Applied::Registered);
+}
+
 #[test]
 fn an_acknowledgement_raises_what_is_known_of_its_members_and_one_of_an_earlier_life_is_none() {
     let mut table = DecisionTable::new();

@@ -83,7 +83,7 @@ impl Journal {
         Left {
             kept,
             lost,
-            torn: lost > 0 && keep % 2 == 0 && keep > 0,
+            torn: lost > 0 && keep > 0,
         }
     }
 

@@ -168,6 +168,11 @@ impl Feed {
     }
 }
 
+fn sent(message: &Message) -> Event<'_> {
+    let (from, to) = (C1, P1);
+    Event::Sent { from, to, message }
+}
+
 fn abort() -> Decision {
     Decision::Abort(AbortReason::Requested)
 }
@@ -252,16 +257,12 @@ fn decide_before_speak() {
         commit,
         watermark: None,
     };
-    let sent = |message| Event::Sent {
-        from: C1,
-        to: P1,
-        message,
-    };
+    let (commit, abort_told) = (deliver(true), deliver(false));
     let rule = Some("R2 decide before you speak");
-    assert_eq!(Feed::default().see(&sent(&deliver(true))), rule);
+    assert_eq!(Feed::default().see(&sent(&commit)), rule);
     let mut feed = Feed::decided(Decision::Commit);
-    assert_eq!(feed.see(&sent(&deliver(true))), None);
-    assert_eq!(feed.see(&sent(&deliver(false))), rule);
+    assert_eq!(feed.see(&sent(&commit)), None);
+    assert_eq!(feed.see(&sent(&abort_told)), rule);
     let told = Message::Told {
         call: 1,
         told: Told::Decided {
