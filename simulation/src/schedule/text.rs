@@ -193,10 +193,9 @@ impl std::fmt::Display for Harm {
 fn read_harm(words: &[&str]) -> Option<Harm> {
     let node = |place: usize| words.get(place)?.parse::<Node>().ok();
     let named = |name: &str| {
-        let found = words
+        words
             .iter()
-            .find_map(|word| word.strip_prefix(name)?.strip_prefix('='));
-        found
+            .find_map(|word| word.strip_prefix(name)?.strip_prefix('='))
     };
     let number = |name: &str| named(name)?.parse::<u64>().ok();
     Some(match *words.first()? {
