@@ -155,7 +155,7 @@ struct MutantsArguments {
     #[arg(long, value_enum, default_value_t)]
     by: Hunters,
     /// How many runs of the simulator each has.
-    #[arg(long, default_value_t = 2000)]
+    #[arg(long, default_value_t = 10_000)]
     seeds: u64,
     /// For how long each is hunted at most, with one hunter.
     #[arg(long, default_value_t = 180)]

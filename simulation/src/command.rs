@@ -57,7 +57,7 @@ pub struct MutantsArguments {
     #[arg(long, value_delimiter = ',')]
     pub only: Vec<String>,
     /// How many runs each has before it counts as not found.
-    #[arg(long, default_value_t = 2000)]
+    #[arg(long, default_value_t = 10_000)]
     pub seeds: u64,
     /// Print the result as one line of JSON.
     #[arg(long)]
