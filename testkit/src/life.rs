@@ -86,8 +86,14 @@ impl<M: ResourceManager> Life<M> {
             };
             let started = Participant::start_with(options()?, parts(world), watched).await;
             let participant = started.map_err(|error| format!("the participant does not start: {error}"))?;
-            while !participant.statistics().registered {
-                tokio::time::sleep(Duration::from_millis(1)).await;
+            let registered = async {
+                while !participant.statistics().registered {
+                    tokio::time::sleep(Duration::from_millis(1)).await;
+                }
+            };
+            tokio::select! {
+                () = registered => {}
+                reason = participant.stopped() => return Err(format!("the participant stops: {reason:?}")),
             }
             Ok::<_, String>((participant, manager))
         };

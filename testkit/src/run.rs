@@ -1,5 +1,6 @@
 //! One run: a service with fresh data, its lives, and the messages that it gets.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -37,6 +38,8 @@ pub(crate) struct Run<S: Service> {
     /// Whether the moment to cut the power had not come when it was no longer to be cut.
     came_too_late: bool,
     sent: Vec<(Message, Answer)>,
+    /// Transactions that were promised and aborted.
+    released: BTreeSet<u8>,
     seed: u64,
     pub(crate) operations: Operations,
     pub(crate) crashes: u32,
@@ -63,6 +66,7 @@ impl<S: Service> Run<S> {
             disturbed: true,
             came_too_late: false,
             sent: Vec::new(),
+            released: BTreeSet::new(),
             seed,
             operations,
             crashes: 0,
@@ -120,7 +124,10 @@ impl<S: Service> Run<S> {
             self.world.lives += 1;
             attempts += 1;
             match Life::start(&self.world)? {
-                Ended::Answered(life) => self.life = Some(life),
+                Ended::Answered(life) => {
+                    self.life = Some(life);
+                    self.answer_inquiries();
+                }
                 Ended::Crashed => self.crash(),
                 // The power may have been cut meanwhile; without that it stays so.
                 Ended::Refused(why) if attempts >= 5 => return Err(why),
@@ -128,6 +135,16 @@ impl<S: Service> Run<S> {
             }
         }
         self.life.as_mut().ok_or_else(|| "it does not run".to_owned())
+    }
+
+    /// Who was told an abort may have lost its record of it, and asks about the promise that it finds again.
+    fn answer_inquiries(&mut self) {
+        for number in self.released.clone() {
+            let Some(life) = &mut self.life else { return };
+            if let Ended::Crashed = life.send(&Message::Abort(number)) {
+                return self.crash();
+            }
+        }
     }
 
     /// Sends a message until it is answered, as a coordinator does.
@@ -163,6 +180,14 @@ impl<S: Service> Run<S> {
                 }
                 Ended::Crashed => return Err("it stops when a message comes twice".to_owned()),
             }
+        }
+        let is_yes = |(sent, answer): &(Message, Answer), number: u8| {
+            matches!(sent, Message::Prepare(of, _) if *of == number) && *answer == Answer::Voted(Vote::Yes)
+        };
+        if let Message::Abort(number) = message
+            && self.sent.iter().any(|sent| is_yes(sent, number))
+        {
+            self.released.insert(number);
         }
         self.sent.push((message, answer.clone()));
         if self.cuts_after_answers() {
