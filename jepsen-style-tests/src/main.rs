@@ -41,14 +41,12 @@ enum Command {
     },
     /// Run after run with all workloads and new seeds, until the time is over or one is no pass.
     Soak(SoakArguments),
-    /// No real processes: everything in a simulated network, on simulated disks, from seeds.
-    Simulate(SimulateArguments),
     /// Workloads, faults, and what this machine allows.
     List,
     /// Plants bugs, one at a time, and shows what finds them. Needs a build with `--features mutants`.
     Mutants(MutantsArguments),
     /// Run the protocol in simulated time instead, with everything that may go wrong: see docs/simulation.md.
-    Simulate(SimulateArguments),
+    Simulate(Simulation),
     /// Run a coordinator node.
     #[command(hide = true)]
     Coordinator {
@@ -106,19 +104,13 @@ struct SoakArguments {
 }
 
 #[derive(Debug, Args)]
-struct SimulateArguments {
-    /// How many seeds.
-    #[arg(long, default_value_t = 50)]
-    seeds: u64,
-    /// The first.
-    #[arg(long, default_value_t = 1)]
-    first: u64,
-    /// The real coordinator and participant code, with gRPC and Raft.
-    #[arg(long)]
+struct Simulation {
+    /// The real coordinator and participant code, with gRPC and Raft, in a simulated network and on simulated disks: see
+    /// docs/full-stack-simulation.md.
+    #[arg(long, conflicts_with_all = ["script", "shrink", "save", "hashes", "stop"])]
     full_stack: bool,
-    /// Print the result as one line of JSON.
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    protocol: SimulateArguments,
 }
 
 /// What every run has to know.
@@ -203,11 +195,11 @@ async fn main() -> ExitCode {
         Command::Run(arguments) => run_once(arguments).await,
         Command::Check { folder, json } => check(&folder, json),
         Command::Soak(arguments) => soak(arguments).await,
-        Command::Simulate(arguments) => simulate(&arguments),
         Command::List => list(),
         Command::Mutants(arguments) if arguments.by == Hunters::Simulate => arguments.in_simulation(),
         Command::Mutants(arguments) => hunt_mutants(arguments).await,
-        Command::Simulate(arguments) => arguments.run(),
+        Command::Simulate(simulation) if simulation.full_stack => simulate_stack(&simulation.protocol),
+        Command::Simulate(simulation) => simulation.protocol.run(),
         Command::Coordinator { config } => coordinator(config).await,
         Command::Participant(arguments) => participant(arguments).await,
     };
@@ -239,13 +231,10 @@ async fn participant(arguments: StoreArguments) -> Result<ExitCode, AnyError> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn simulate(arguments: &SimulateArguments) -> Result<ExitCode, AnyError> {
-    if !arguments.full_stack {
-        return Err("only the whole stack is simulated here: say --full-stack".into());
-    }
+fn simulate_stack(arguments: &SimulateArguments) -> Result<ExitCode, AnyError> {
     let asked = full_stack::FullStack {
-        first: arguments.first,
-        seeds: arguments.seeds,
+        first: arguments.seed.unwrap_or(arguments.from),
+        seeds: arguments.seed.map_or(arguments.seeds, |_| 1),
     };
     let (told, fine) = full_stack::run(asked)?;
     match arguments.json {
