@@ -160,7 +160,7 @@ impl Protocol {
     }
 
     /// What initiators and timers do.
-    fn from_outside(&self, state: &State, actions: &mut Vec<Action>) {
+    fn initiators_and_timers(&self, state: &State, actions: &mut Vec<Action>) {
         for node in (0..2).filter(|node| state.node(*node).leads) {
             if self.scope.retries {
                 actions.extend(
@@ -345,7 +345,7 @@ impl Model for Protocol {
 
     fn actions(&self, state: &State, actions: &mut Vec<Action>) {
         self.progress(state, actions);
-        self.from_outside(state, actions);
+        self.initiators_and_timers(state, actions);
         self.faults(state, actions);
     }
 

@@ -726,7 +726,7 @@ impl State {
             generation: self.member(member).generation,
         };
         let from = self.member(member);
-        let witness = (model.scope.lives && from.disk.contains(&confirmed)).then(|| Witness {
+        let witness = (model.scope.lives && from.disk.contains(&confirmed)).then_some(Witness {
             generation: from.generation,
             position: Position(from.disk.len() as u64),
         });
