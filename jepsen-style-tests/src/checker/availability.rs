@@ -12,7 +12,8 @@ use crate::nemesis::Injected;
 /// that the cluster was whole. A run does not begin the next fault before a commit has come, or has failed to.
 ///
 /// While one node is away most clients have to be answered: one whose operation hangs for 2 s and longer is counted against
-/// those that are served, and only if there are many. A few that hang are not found here.
+/// those that are served, and only if there are many. A few that hang are not found here, nor those that wait in line for
+/// a lock of a store, which a branch in doubt may hold (`in-doubt` says for how long it may).
 pub(super) struct Availability;
 
 /// After so long without one node the others have elected a leader: twice what an election takes at most, and as much
@@ -117,7 +118,8 @@ fn goes_on(fault: &Injected, case: &Case<'_>, commits: &[u64], findings: &mut Fi
             asked += 1;
             unknown += u64::from(attempt.kind() == Kind::Info && !attempt.refused_later());
         }
-        if answered > until && invoked.time_ns.saturating_add(HANGS_MS * MS) <= until {
+        if answered > until && !attempt.met_a_lock() && invoked.time_ns.saturating_add(HANGS_MS * MS) <= until
+        {
             hanging.insert(invoked.process);
         }
     }
@@ -189,6 +191,7 @@ mod tests {
     use crate::checker::Verdict;
     use crate::checker::made::{Made, transfer, tx};
     use crate::history::{Answer, Process};
+    use crate::store::LOCKED;
 
     /// One commit in each tenth of a second between these.
     fn busy(made: &mut Made, tenths: std::ops::Range<u64>) {
@@ -286,6 +289,15 @@ mod tests {
         assert_eq!(findings.counted["clients that hang without a node"], 2);
         let mut made = run(3);
         made.assert(&Availability, &["unavailable"]);
+        // Those that waited in line for a lock were served.
+        let mut locked = made.clone();
+        for event in &mut locked.history.events {
+            if event.kind == Kind::Ok && event.time_ns >= 9_500 * MS {
+                event.kind = Kind::Fail;
+                event.answer = Some(Answer::Aborted(format!("p1 voted No: {LOCKED}")));
+            }
+        }
+        assert_eq!(locked.check(&Availability).violations, []);
         // Before the others had to have elected a leader, it may be so.
         made.faults[0].healed_ns = Some(4_900 * MS);
         made.assert(&Availability, &[]);

@@ -5,6 +5,7 @@ use std::fmt;
 
 use super::Case;
 use crate::history::{Action, Answer, Call, Event, Kind, Step, Tx};
+use crate::store::LOCKED;
 
 /// Every transaction that anybody knows of.
 pub(super) struct Transactions<'a> {
@@ -72,6 +73,16 @@ impl<'a> Attempt<'a> {
     pub(super) fn left(&self) -> bool {
         let error = self.completed.and_then(|event| event.error.as_deref());
         error.is_some_and(|error| error.contains("went away"))
+    }
+
+    /// Whether a store refused it in the end, because of a lock that it had waited for.
+    pub(super) fn met_a_lock(&self) -> bool {
+        let Some(event) = self.completed else { return false };
+        let aborted = match &event.answer {
+            Some(Answer::Aborted(reason)) => reason.contains(LOCKED),
+            Some(Answer::Committed | Answer::Undecided | Answer::Expired) | None => false,
+        };
+        aborted || event.error.as_deref().is_some_and(|error| error.contains(LOCKED))
     }
 
     /// Whether the cluster refused it in the end, after one node that was asked alone had not answered. What became of
