@@ -2,14 +2,14 @@
 //! one process, in simulated time, drawn from one seed and repeated from it exactly.
 //!
 //! The state machines are those of `unanimo-core`, which are shipped. What stands around them is simulated: a small model
-//! of Raft in place of openraft ([`log`]), what the shells of the coordinator and the participant do in a few hundred
-//! lines ([`coordinator`], [`participant`]), a journal on a disk that forgets ([`journal`]), a resource manager that must
-//! not lose money ([`bank`]), and initiators that repeat themselves ([`initiator`]). There are no threads, no sockets and
+//! of Raft in place of openraft (`log`), what the shells of the coordinator and the participant do in a few hundred
+//! lines (`coordinator`, `participant`), a journal on a disk that forgets (`journal`), a resource manager that must
+//! not lose money (`bank`), and initiators that repeat themselves (`initiator`). There are no threads, no sockets and
 //! no clock; time jumps from one thing that happens to the next, so a minute takes some milliseconds.
 //!
-//! A run is a function of its [`schedule`], which is data: a seed draws one, a script is one, and what breaks a rule is
-//! shrunk by leaving parts of it out ([`shrink`]). After every step the rules R1-R14 are checked ([`invariants`]), then
-//! the faults stop and everything has to come to rest. [`counters`] say what has to happen sometimes: a set of runs in
+//! A run is a function of its `schedule`, which is data: a seed draws one, a script is one, and what breaks a rule is
+//! shrunk by leaving parts of it out (`shrink`). After every step the rules R1-R14 are checked (`invariants`), then
+//! the faults stop and everything has to come to rest. `counters` say what has to happen sometimes: a set of runs in
 //! which one of them stays zero is no proof of anything, and fails.
 //!
 //! It stands beside the world of `core/tests` and does not replace it. That one has no time and no drivers: a script says

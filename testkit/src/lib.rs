@@ -1,7 +1,7 @@
 //! A test kit for services that take part in Unanimo transactions: is this [`ResourceManager`] right?
 //!
 //! The author of a service implements [`Service`]: how the data is opened again after a crash, what its effects are, and a
-//! few operations. [`test`] runs the real participant library around it, sends messages twice, late and out of order, and
+//! few operations. [`test()`] runs the real participant library around it, sends messages twice, late and out of order, and
 //! cuts the power before and after every call of the resource manager and at every write. What comes out is a
 //! [`Matrix`] of rules and schedules. `docs/testkit.md` walks through an example and shows what wrong ones look like.
 //!
