@@ -17,6 +17,8 @@
 
 mod join;
 
+use std::fmt;
+
 use bytes::Bytes;
 
 pub use join::{JoinAnswer, JoinRequest, Work};
@@ -207,6 +209,28 @@ pub enum Phase {
     },
     /// It is over.
     Finished(Finish),
+}
+
+/// In one word.
+impl fmt::Display for Phase {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Unknown => "Unknown",
+            Self::Joining { .. } => "Joining",
+            Self::Joined { .. } => "Joined",
+            Self::Interrupted { .. } => "Interrupted",
+            Self::Preparing(_) => "Preparing",
+            Self::Cancelling => "Cancelling",
+            Self::Promising(_) => "Promising",
+            Self::Prepared(_) => "Prepared",
+            Self::Committing(_) => "Committing",
+            Self::Aborting { .. } => "Aborting",
+            Self::Recording { .. } => "Recording",
+            Self::Finished(Finish::Committed { .. }) => "Committed",
+            Self::Finished(Finish::Aborted { .. }) => "Aborted",
+            Self::Finished(Finish::ReadOnly { .. }) => "ReadOnly",
+        })
+    }
 }
 
 const ABORTED: &str = "the transaction is aborted";

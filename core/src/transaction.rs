@@ -5,6 +5,7 @@
 //! in the table (R2). So a leader may die, wake up late or be deposed at any step.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use crate::mutants::{self, Mutant};
 use crate::table::{DecisionRecord, Proposal, Witness};
@@ -44,6 +45,18 @@ pub enum Phase {
         /// The decision that holds.
         decision: Decision,
     },
+}
+
+/// In one word, with the decision if there is one.
+impl fmt::Display for Phase {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Preparing { .. } => f.write_str("Preparing"),
+            Self::Deciding { proposed, .. } => write!(f, "Deciding {proposed}"),
+            Self::Completing { decision, .. } => write!(f, "Completing {decision}"),
+            Self::Ended { decision } => write!(f, "Ended {decision}"),
+        }
+    }
 }
 
 /// What may happen to a transaction at the coordinator.

@@ -3,9 +3,7 @@
 use std::fmt;
 
 use unanimo_core::table::{Applied, Command, DecisionRecord};
-use unanimo_core::{
-    BranchPhase, Finish, Generation, Record, RequestHash, TransactionId, TransactionPhase, Vote,
-};
+use unanimo_core::{BranchPhase, Generation, Record, RequestHash, TransactionId, TransactionPhase, Vote};
 
 use crate::journal::Left;
 use crate::log::Entry;
@@ -414,14 +412,9 @@ impl fmt::Display for Line<'_> {
             } => {
                 let name = r(transaction, request_hash);
                 match from {
-                    None => write!(f, "{node} {name}: {}", coordinator_phase(to)),
+                    None => write!(f, "{node} {name}: {to}"),
                     Some(from) => {
-                        write!(
-                            f,
-                            "{node} {name}: {} ⇒ {}",
-                            coordinator_phase(from),
-                            coordinator_phase(to)
-                        )
+                        write!(f, "{node} {name}: {from} ⇒ {to}")
                     }
                 }
             }
@@ -448,14 +441,7 @@ impl fmt::Display for Line<'_> {
                 transaction,
                 from,
                 to,
-            } => write!(
-                f,
-                "{} {}: {} ⇒ {}",
-                p(at),
-                t(transaction),
-                branch_phase(from),
-                branch_phase(to)
-            ),
+            } => write!(f, "{} {}: {from} ⇒ {to}", p(at), t(transaction)),
             Event::Votes {
                 at,
                 transaction,
@@ -533,36 +519,6 @@ fn r_of(names: &Names, entry: &Entry, record: &DecisionRecord) -> String {
     match &entry.command {
         Some(Command::Decide(proposal)) => names.request(proposal.transaction, record.request_hash),
         _ => String::new(),
-    }
-}
-
-/// The name of a coordinator's phase.
-pub(crate) fn coordinator_phase(phase: &TransactionPhase) -> String {
-    match phase {
-        TransactionPhase::Preparing { .. } => "Preparing".to_owned(),
-        TransactionPhase::Deciding { proposed, .. } => format!("Deciding {proposed}"),
-        TransactionPhase::Completing { decision, .. } => format!("Completing {decision}"),
-        TransactionPhase::Ended { decision } => format!("Ended {decision}"),
-    }
-}
-
-/// The name of a branch's phase.
-pub(crate) fn branch_phase(phase: &BranchPhase) -> &'static str {
-    match phase {
-        BranchPhase::Unknown => "Unknown",
-        BranchPhase::Joining { .. } => "Joining",
-        BranchPhase::Joined { .. } => "Joined",
-        BranchPhase::Interrupted { .. } => "Interrupted",
-        BranchPhase::Preparing(_) => "Preparing",
-        BranchPhase::Cancelling => "Cancelling",
-        BranchPhase::Promising(_) => "Promising",
-        BranchPhase::Prepared(_) => "Prepared",
-        BranchPhase::Committing(_) => "Committing",
-        BranchPhase::Aborting { .. } => "Aborting",
-        BranchPhase::Recording { .. } => "Recording",
-        BranchPhase::Finished(Finish::Committed { .. }) => "Committed",
-        BranchPhase::Finished(Finish::Aborted { .. }) => "Aborted",
-        BranchPhase::Finished(Finish::ReadOnly { .. }) => "ReadOnly",
     }
 }
 

@@ -3,7 +3,7 @@
 use unanimo_core::{BranchPhase, TransactionPhase};
 
 use super::Run;
-use crate::world::{Action, Presence, branch_phase, coordinator_phase, participant, transaction_name};
+use crate::world::{Action, Presence, participant, transaction_name};
 
 /// More rounds than any run needs; a world that is not at rest by then never will be.
 const ROUNDS: usize = 12;
@@ -90,11 +90,7 @@ impl Run<'_> {
             for (id, entry) in &participant.branches {
                 let phase = entry.branch.phase();
                 if !matches!(phase, BranchPhase::Unknown | BranchPhase::Finished(_)) {
-                    return Some(format!(
-                        "{at} {} is {}",
-                        transaction_name(*id),
-                        branch_phase(phase)
-                    ));
+                    return Some(format!("{at} {} is {phase}", transaction_name(*id)));
                 }
             }
         }
@@ -108,7 +104,7 @@ impl Run<'_> {
                 let phase = running.transaction.phase();
                 if !matches!(phase, TransactionPhase::Ended { .. }) {
                     let (at, id) = (coordinator.seat, transaction_name(*id));
-                    return Some(format!("{at} {id} is {}", coordinator_phase(phase)));
+                    return Some(format!("{at} {id} is {phase}"));
                 }
             }
         }

@@ -10,7 +10,7 @@ use unanimo_core::{
 };
 
 use super::World;
-use super::event::{Event, coordinator_phase};
+use super::event::Event;
 use super::message::{Address, Envelope, Message, Told};
 use super::names::{Seat, transaction_name};
 
@@ -344,7 +344,7 @@ impl World {
         let effects = running.transaction.step(input, now);
         let to = running.transaction.phase().clone();
         let request_hash = running.transaction.request_hash();
-        if coordinator_phase(&from) != coordinator_phase(&to) {
+        if from.to_string() != to.to_string() {
             self.happened(Event::TransactionMoved {
                 at,
                 transaction: id,

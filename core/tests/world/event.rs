@@ -181,12 +181,8 @@ impl Event {
             } => {
                 let name = names.request(*transaction, *request_hash);
                 match from {
-                    Some(from) => format!(
-                        "{at} {name}: {} ⇒ {}",
-                        coordinator_phase(from),
-                        coordinator_phase(to)
-                    ),
-                    None => format!("{at} {name}: {}", coordinator_phase(to)),
+                    Some(from) => format!("{at} {name}: {from} ⇒ {to}"),
+                    None => format!("{at} {name}: {to}"),
                 }
             }
             Self::TransactionIgnored { at, transaction, why } => {
@@ -233,12 +229,7 @@ impl Event {
                 transaction,
                 from,
                 to,
-            } => format!(
-                "{at} {}: {} ⇒ {}",
-                tx(transaction),
-                branch_phase(from),
-                branch_phase(to)
-            ),
+            } => format!("{at} {}: {from} ⇒ {to}", tx(transaction)),
             Self::JoinAsked {
                 at,
                 transaction,
@@ -293,36 +284,6 @@ impl Event {
             Self::CoordinatorStarted(seat) => format!("{seat} starts"),
             Self::Remark(text) => text.clone(),
         }
-    }
-}
-
-/// A coordinator's phase in one word, with its decision.
-pub(crate) fn coordinator_phase(phase: &TransactionPhase) -> String {
-    match phase {
-        TransactionPhase::Preparing { .. } => "Preparing".to_owned(),
-        TransactionPhase::Deciding { proposed, .. } => format!("Deciding {proposed}"),
-        TransactionPhase::Completing { decision, .. } => format!("Completing {decision}"),
-        TransactionPhase::Ended { decision } => format!("Ended {decision}"),
-    }
-}
-
-/// A branch's phase in one word.
-pub(crate) fn branch_phase(phase: &BranchPhase) -> &'static str {
-    match phase {
-        BranchPhase::Unknown => "Unknown",
-        BranchPhase::Joining { .. } => "Joining",
-        BranchPhase::Joined { .. } => "Joined",
-        BranchPhase::Interrupted { .. } => "Interrupted",
-        BranchPhase::Preparing(_) => "Preparing",
-        BranchPhase::Cancelling => "Cancelling",
-        BranchPhase::Promising(_) => "Promising",
-        BranchPhase::Prepared(_) => "Prepared",
-        BranchPhase::Committing(_) => "Committing",
-        BranchPhase::Aborting { .. } => "Aborting",
-        BranchPhase::Recording { .. } => "Recording",
-        BranchPhase::Finished(Finish::Committed { .. }) => "Committed",
-        BranchPhase::Finished(Finish::Aborted { .. }) => "Aborted",
-        BranchPhase::Finished(Finish::ReadOnly { .. }) => "ReadOnly",
     }
 }
 

@@ -28,7 +28,7 @@ use unanimo_core::{ParticipantId, RequestHash, Timestamp, TransactionId};
 
 pub(crate) use action::{Action, Forged};
 pub(crate) use coordinator::Coordinator;
-pub(crate) use event::{Event, branch_phase, coordinator_phase};
+pub(crate) use event::Event;
 pub(crate) use message::{Address, Envelope, Message, Told};
 pub(crate) use names::{Names, Seat, participant, request, transaction, transaction_name};
 pub(crate) use participant::{Participant, Presence};

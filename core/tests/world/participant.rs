@@ -9,7 +9,7 @@ use unanimo_core::{
 };
 
 use super::World;
-use super::event::{Event, branch_phase};
+use super::event::Event;
 use super::journal::Journal;
 use super::message::{Address, Envelope, Message, Told};
 use super::names::{Seat, cluster};
@@ -323,7 +323,7 @@ impl World {
             };
             waiting.push(asker);
         }
-        if branch_phase(&from) != branch_phase(&to) {
+        if from.to_string() != to.to_string() {
             self.happened(Event::BranchMoved {
                 at: at.clone(),
                 transaction: id,

@@ -318,16 +318,11 @@ impl World {
                 Some(applied),
             ) => {
                 let confirmed = Some(applied == Applied::Registered);
-                let me = Node::Coordinator(place as u8);
-                self.reply(
-                    me,
-                    from,
-                    life,
-                    Message::Registered {
-                        generation,
-                        confirmed,
-                    },
-                );
+                let registered = Message::Registered {
+                    generation,
+                    confirmed,
+                };
+                self.reply(Node::Coordinator(place as u8), from, life, registered);
             }
             (then, _) => self.give_up(place, then),
         }
@@ -349,16 +344,11 @@ impl World {
                 life,
                 generation,
             } => {
-                let confirmed = None;
-                self.reply(
-                    me,
-                    from,
-                    life,
-                    Message::Registered {
-                        generation,
-                        confirmed,
-                    },
-                );
+                let registered = Message::Registered {
+                    generation,
+                    confirmed: None,
+                };
+                self.reply(me, from, life, registered);
             }
             Continuation::Inquired {
                 from,

@@ -4,7 +4,7 @@
 use unanimo_core::{BranchPhase, TransactionPhase};
 
 use super::{Happening, World};
-use crate::event::{Event, branch_phase, coordinator_phase};
+use crate::event::Event;
 use crate::initiator::Initiator;
 use crate::node::Node;
 use crate::participant::Presence;
@@ -78,7 +78,7 @@ impl World {
             let phase = entry.branch.phase();
             if !matches!(phase, BranchPhase::Unknown | BranchPhase::Finished(_)) {
                 let number = self.watch.names.number(*id);
-                return Some(format!("t{number} is {}", branch_phase(phase)));
+                return Some(format!("t{number} is {phase}"));
             }
         }
         if let Some(id) = participant.bank.holds().keys().next() {
@@ -106,7 +106,7 @@ impl World {
                 let phase = run.transaction.phase();
                 if !matches!(phase, TransactionPhase::Ended { .. }) {
                     let number = self.watch.names.number(*id);
-                    return Some(format!("{me} t{number} is {}", coordinator_phase(phase)));
+                    return Some(format!("{me} t{number} is {phase}"));
                 }
             }
         }
