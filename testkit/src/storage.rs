@@ -2,9 +2,12 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use tokio::sync::watch;
-use unanimo_table::{Batch, Entry, MemoryTable, Table, TableError};
+use unanimo_table::{
+    Batch, CheckpointStep, CheckpointWriter, Checkpointer, Entry, MemoryTable, Table, TableError,
+};
 
 /// Where a service may keep its data, so that the kit can cut the power at each of its writes. A clone is the same.
 #[derive(Clone, Debug, Default)]
@@ -31,6 +34,14 @@ impl Storage {
     /// The table of the service. It loses what came after the last checkpoint, or any end of it.
     pub fn table(&self) -> Arc<dyn Table> {
         Arc::new(self.clone())
+    }
+
+    /// What makes that table durable, for services that wait for checkpoints before they acknowledge. It writes in a task
+    /// of the life that asks for it, and ends with that. To be called in [`Service::open`](crate::Service::open).
+    pub fn checkpointer(&self) -> Checkpointer {
+        let (checkpointer, writer) = Checkpointer::new(self.table());
+        tokio::spawn(write_checkpoints(writer));
+        checkpointer
     }
 
     /// How many writes and checkpoints there were.
@@ -84,6 +95,16 @@ impl Storage {
                 operation: "work",
                 reason: "the power is off".into(),
             }),
+        }
+    }
+}
+
+async fn write_checkpoints(mut writer: CheckpointWriter) {
+    loop {
+        match writer.step() {
+            CheckpointStep::Written { .. } => {}
+            CheckpointStep::Idle => tokio::time::sleep(Duration::from_millis(1)).await,
+            CheckpointStep::Failed | CheckpointStep::Closed => return,
         }
     }
 }

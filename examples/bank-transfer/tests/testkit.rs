@@ -2,11 +2,8 @@
 
 #![allow(clippy::unwrap_used)]
 
-use std::time::Duration;
-
 use bank_transfer::{AccountId, Asked, Bank, BankName, Cents, Operation};
 use bytes::Bytes;
-use unanimo_table::{CheckpointStep, CheckpointWriter, Checkpointer};
 use unanimo_testkit::{OpenError, Operations, Service, Storage};
 
 struct North;
@@ -21,24 +18,11 @@ fn debit(amount: u64) -> Bytes {
     Operation::Debit { account, amount }.encode()
 }
 
-/// As a task, so that it ends with the life it belongs to.
-async fn write_checkpoints(mut writer: CheckpointWriter) {
-    loop {
-        match writer.step() {
-            CheckpointStep::Written { .. } => {}
-            CheckpointStep::Idle => tokio::time::sleep(Duration::from_millis(1)).await,
-            CheckpointStep::Failed | CheckpointStep::Closed => return,
-        }
-    }
-}
-
 impl Service for North {
     type Manager = Bank;
 
     async fn open(&self, storage: &Storage) -> Result<Bank, OpenError> {
-        let (checkpointer, writer) = Checkpointer::new(storage.table());
-        tokio::spawn(write_checkpoints(writer));
-        let bank = Bank::new(BankName::North, storage.table(), checkpointer);
+        let bank = Bank::new(BankName::North, storage.table(), storage.checkpointer());
         if bank.accounts(None, 1)?.is_empty() {
             bank.load(&[(account(), Cents::new(100).unwrap())]).await?;
         }

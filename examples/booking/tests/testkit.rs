@@ -2,14 +2,11 @@
 
 #![allow(clippy::unwrap_used)]
 
-use std::time::Duration;
-
 use booking::Trade;
 use booking::shelf::{CARD_LIMIT_CENTS, Shelf};
 use booking::wire::Claim;
 use bytes::Bytes;
 use prost::Message as _;
-use unanimo_table::{CheckpointStep, CheckpointWriter, Checkpointer};
 use unanimo_testkit::{OpenError, Operations, Service, Storage};
 
 struct Payment;
@@ -23,24 +20,15 @@ fn charge(amount: u64) -> Bytes {
     claim.encode_to_vec().into()
 }
 
-/// As a task, so that it ends with the life it belongs to.
-async fn write_checkpoints(mut writer: CheckpointWriter) {
-    loop {
-        match writer.step() {
-            CheckpointStep::Written { .. } => {}
-            CheckpointStep::Idle => tokio::time::sleep(Duration::from_millis(1)).await,
-            CheckpointStep::Failed | CheckpointStep::Closed => return,
-        }
-    }
-}
-
 impl Service for Payment {
     type Manager = Shelf;
 
     async fn open(&self, storage: &Storage) -> Result<Shelf, OpenError> {
-        let (checkpointer, writer) = Checkpointer::new(storage.table());
-        tokio::spawn(write_checkpoints(writer));
-        Ok(Shelf::open(Trade::Payment, storage.table(), checkpointer)?)
+        Ok(Shelf::open(
+            Trade::Payment,
+            storage.table(),
+            storage.checkpointer(),
+        )?)
     }
 
     async fn effects(&self, shelf: &Shelf) -> String {
