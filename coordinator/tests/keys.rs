@@ -197,6 +197,19 @@ async fn a_key_is_free_again_when_its_transaction_is_forgotten_and_not_before() 
     })
     .await;
     assert_eq!(second.1, Decision::Commit);
+    // Whoever repeats the forgotten one with another request's key is not told that it had no effect.
+    let taken = submit(&cluster, 1, "taken", &[(&a, "y")]).await.unwrap();
+    let outlived = v1::SubmitRequest {
+        transaction: first.0.to_string(),
+        ..keyed("taken", &[(&a, "x")])
+    };
+    let refused = eventually("an answer", async || {
+        let refused = ask(&cluster, 1, outlived.clone()).await.unwrap_err();
+        (reason_of(&refused) != Some(ErrorReason::NoLeader)).then_some(refused)
+    })
+    .await;
+    assert_eq!(reason_of(&refused), Some(ErrorReason::Expired), "{refused}");
+    assert_ne!(taken.0, first.0);
     // A commit that a member has not acknowledged keeps its key, however old it is.
     assert_eq!(
         submit(&cluster, 2, "kept", &[(&a, "x"), (&away, "y")])

@@ -10,7 +10,7 @@
 //! records are dropped, page by page, once no member needs them.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use futures::future::join_all;
@@ -59,11 +59,33 @@ impl Reading {
 
 /// Where the cluster's time goes next: hardly further than has `passed`, and not past the majority's clocks.
 fn next_time(known: Timestamp, low: Timestamp, passed: Duration) -> Timestamp {
-    if known == Timestamp::default() {
-        // There is nothing yet that could be closed early.
-        return low;
-    }
     low.min(known.after(passed + passed / HASTE)).max(known)
+}
+
+/// The time that the cluster begins with: the clocks' own, as there is nothing yet that could be closed early.
+///
+/// A leader that loses its quorum for a moment forgets what it was about to do, and its first time may be recorded
+/// later. If it proposed what the clocks say by then, they could have moved the cluster's time between the two.
+#[derive(Default)]
+struct FirstTime {
+    /// In which term it was proposed, and when.
+    proposed: Mutex<Option<(u64, Timestamp, Instant)>>,
+}
+
+impl FirstTime {
+    /// What to propose as long as no time is known.
+    fn next(&self, term: u64, low: Timestamp, now: Instant) -> Timestamp {
+        let mut proposed = self.proposed.lock().unwrap_or_else(PoisonError::into_inner);
+        match *proposed {
+            Some((proposed_in, time, since)) if proposed_in == term => {
+                next_time(time, low, now.saturating_duration_since(since))
+            }
+            Some(_) | None => {
+                *proposed = Some((term, low, now));
+                low
+            }
+        }
+    }
 }
 
 /// What this node knows of time: enough to say whether an id is too old or too far ahead.
@@ -74,6 +96,7 @@ pub(super) struct Age {
     /// The highest that a majority's clocks allow, in Unix milliseconds less what had passed since `started`.
     /// Zero as long as none was read.
     ahead_by: AtomicU64,
+    first: FirstTime,
 }
 
 impl Age {
@@ -83,6 +106,7 @@ impl Age {
             clock,
             started: Instant::now(),
             ahead_by: AtomicU64::new(0),
+            first: FirstTime::default(),
         }
     }
 
@@ -138,12 +162,12 @@ impl Age {
 }
 
 /// Moves time forward and forgets, as long as this node leads.
-pub(super) async fn forget_as_time_passes(weak: &Weak<Shared>) {
+pub(super) async fn forget_as_time_passes(weak: &Weak<Shared>, term: u64) {
     let mut since = Instant::now();
     let mut passed = Passed::default();
     loop {
         let Some(shared) = weak.upgrade() else { return };
-        if let Err(error) = advance(&shared, &mut since).await {
+        if let Err(error) = advance(&shared, term, &mut since).await {
             // Another time: that nothing is forgotten meanwhile does no harm.
             tracing::debug!(%error, "the cluster's time stands still");
         }
@@ -156,7 +180,7 @@ pub(super) async fn forget_as_time_passes(weak: &Weak<Shared>) {
     }
 }
 
-async fn advance(shared: &Shared, since: &mut Instant) -> Result<(), DriverError> {
+async fn advance(shared: &Shared, term: u64, since: &mut Instant) -> Result<(), DriverError> {
     let reading = shared.clocks.read(&shared.replica).await;
     let Some(Reading { low, high }) = reading else {
         tracing::debug!("no majority says what time it is");
@@ -167,7 +191,11 @@ async fn advance(shared: &Shared, since: &mut Instant) -> Result<(), DriverError
     // Whatever becomes of the proposal: what has passed is counted once.
     let now = Instant::now();
     let passed = now.saturating_duration_since(std::mem::replace(since, now));
-    let mut time = next_time(known.time, low, passed);
+    let mut time = if known.time == Timestamp::default() {
+        shared.age.first.next(term, low, now)
+    } else {
+        next_time(known.time, low, passed)
+    };
     if mutants::is_on(Mutant::M14) {
         time = shared.clock.now();
     }
@@ -425,7 +453,6 @@ mod tests {
     fn the_clusters_time_hardly_runs_faster_than_time_passes() {
         let second = Duration::from_secs(1);
         let cases = [
-            (at(0), at(500_000), Duration::ZERO, at(500_000)),
             (at(500_000), at(501_000), second, at(501_000)),
             // All clocks jump forward.
             (at(500_000), at(900_000), second, at(501_015)),
@@ -445,5 +472,15 @@ mod tests {
                 "{known} {low} {passed:?}"
             );
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_first_time_that_may_yet_be_recorded_is_not_overtaken_by_clocks_that_jump() {
+        let first = FirstTime::default();
+        assert_eq!(first.next(3, at(500_000), Instant::now()), at(500_000));
+        tokio::time::advance(Duration::from_secs(1)).await;
+        assert_eq!(first.next(3, at(900_000), Instant::now()), at(501_015));
+        // In another term what was proposed is recorded, and known, or never will be.
+        assert_eq!(first.next(4, at(900_000), Instant::now()), at(900_000));
     }
 }

@@ -238,17 +238,10 @@ impl Driver {
             Some(binding) => (binding, None),
             None => self.bind(key, transaction, request).await?,
         };
-        let Binding {
-            transaction,
-            request_hash: stored,
-        } = binding;
-        if stored != asked {
-            return Err(DriverError::Mismatch {
-                transaction,
-                stored,
-                asked,
-            });
+        if binding.request_hash != asked {
+            return self.shared.outlived_its_key(transaction, asked, &binding);
         }
+        let transaction = binding.transaction;
         let decision = self
             .submit_admitted(transaction, request, voting_timeout, admitted)
             .await?;
@@ -752,6 +745,35 @@ impl Shared {
             return Err(DriverError::HandingOver);
         }
         Ok(())
+    }
+
+    /// What whoever repeats a request is told whose key stands for another one. Either it always has; or the key is free
+    /// since the request's own transaction was forgotten, and somebody else has taken it: then that it had no effect
+    /// would not be true.
+    fn outlived_its_key(
+        &self,
+        transaction: TransactionId,
+        asked: RequestHash,
+        binding: &Binding,
+    ) -> Result<(TransactionId, Decision), DriverError> {
+        if let Some(record) = self.record(transaction)?
+            && record.is_for(asked)
+        {
+            return Ok((transaction, record.decision));
+        }
+        // After the record: one that is dropped between the two is closed.
+        let horizon = self.horizon()?;
+        if transaction != binding.transaction && horizon.has_closed(transaction) {
+            return Err(DriverError::Expired {
+                transaction,
+                watermark: horizon.watermark,
+            });
+        }
+        Err(DriverError::Mismatch {
+            transaction: binding.transaction,
+            stored: binding.request_hash,
+            asked,
+        })
     }
 
     fn record(&self, transaction: TransactionId) -> Result<Option<DecisionRecord>, DriverError> {

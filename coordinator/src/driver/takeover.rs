@@ -52,7 +52,7 @@ async fn lead_in_every_term(weak: &Weak<Shared>) {
         // Forgetting may stop at any point; both only wait for their ends.
         tokio::select! {
             () = lead(weak, term, &mut leadership) => {}
-            () = forget_as_time_passes(weak) => {}
+            () = forget_as_time_passes(weak, term) => {}
         }
         let Some(shared) = weak.upgrade() else { return };
         shared.ready.send_replace(None);

@@ -135,10 +135,35 @@ impl World {
         }
         if binding.request_hash != request.hash() {
             self.release_place(place, admitted && ours);
-            self.watch.sometimes(Sometimes::RivalRequestRefused);
-            return self.refuse(place, &caller, Why::Mismatch);
+            return self.outlived_its_key(place, &caller, &binding, request.hash());
         }
         self.submit(place, caller, binding.transaction, request, admitted && ours);
+    }
+
+    /// The key stands for another request: it always has, or since this one's own transaction was forgotten.
+    fn outlived_its_key(&mut self, place: usize, caller: &Caller, binding: &Binding, asked: RequestHash) {
+        let Ask::Submit { transaction, .. } = caller.ask else {
+            unreachable!("only a submit has a key")
+        };
+        let table = &self.coordinators[place].replica.table;
+        let (Ok(record), Ok(horizon)) = (table.record(transaction), table.horizon());
+        if let Some(record) = record
+            && record.is_for(asked)
+        {
+            self.watch.sometimes(Sometimes::DuplicateAnsweredFromTheTable);
+            let decision = record.decision;
+            let told = Told::Decided {
+                transaction,
+                decision,
+            };
+            return self.tell(place, caller, told);
+        }
+        if transaction != binding.transaction && horizon.has_closed(transaction) {
+            self.watch.sometimes(Sometimes::InitiatorToldExpired);
+            return self.refuse(place, caller, Why::Expired);
+        }
+        self.watch.sometimes(Sometimes::RivalRequestRefused);
+        self.refuse(place, caller, Why::Mismatch);
     }
 
     /// Takes a place among those that vote (R14).

@@ -6,6 +6,7 @@ use unanimo_core::mutants::{self, Mutant};
 use unanimo_core::table::{Command, Horizon, View as _};
 use unanimo_core::{IdempotencyKey, Timestamp, TransactionId};
 
+use super::Coordinator;
 use crate::counters::Sometimes;
 use crate::log::Waiter;
 use crate::message::{Message, Why};
@@ -86,10 +87,13 @@ impl World {
             let passed = Duration::from_micros(monotonic.saturating_sub(node.counted_until));
             node.counted_until = monotonic;
             let Ok(known) = node.replica.table.horizon();
-            let mut time = next_time(known.time, low, passed);
-            if known.time == Timestamp::default() {
+            let mut time = if known.time == Timestamp::default() {
+                let time = node.first_time(low, monotonic);
                 self.watch.happened(&crate::event::Event::TimeRead { time });
-            }
+                time
+            } else {
+                next_time(known.time, low, passed)
+            };
             let node = &self.coordinators[place];
             if mutants::is_on(Mutant::M14) {
                 time = node.clock.wall(now);
@@ -153,10 +157,24 @@ impl World {
     }
 }
 
+impl Coordinator {
+    /// The time to begin with: the clocks' own, unless this leader has proposed one and does not know what became of it.
+    fn first_time(&mut self, low: Timestamp, monotonic: Time) -> Timestamp {
+        let term = self.replica.term;
+        match self.first_time {
+            Some((proposed_in, time, since)) if proposed_in == term => {
+                let passed = Duration::from_micros(monotonic.saturating_sub(since));
+                next_time(time, low, passed)
+            }
+            Some(_) | None => {
+                self.first_time = Some((term, low, monotonic));
+                low
+            }
+        }
+    }
+}
+
 /// Where the cluster's time goes next: hardly further than has passed, and not past the majority's clocks.
 fn next_time(known: Timestamp, low: Timestamp, passed: Duration) -> Timestamp {
-    if known == Timestamp::default() {
-        return low;
-    }
     low.min(known.after(passed + passed / HASTE)).max(known)
 }

@@ -43,6 +43,8 @@ pub(crate) struct Coordinator {
     ahead: Option<(Timestamp, Time)>,
     /// Up to when time has been counted.
     counted_until: Time,
+    /// The first time that it has proposed, in which term, and when by its own monotonic clock.
+    first_time: Option<(u64, Timestamp, Time)>,
     clock_round: u64,
     clocks: Vec<Timestamp>,
 }
@@ -103,6 +105,7 @@ impl Coordinator {
             in_flight: 0,
             ahead: None,
             counted_until: 0,
+            first_time: None,
             clock_round: 0,
             clocks: Vec::new(),
         }

@@ -28,8 +28,8 @@ pub(crate) struct History {
     pub(crate) forgotten: BTreeSet<TransactionId>,
     /// The highest watermark that was recorded.
     pub(crate) watermark: Option<TransactionId>,
-    /// Up to where the log is committed, and the term of the last entry.
-    pub(crate) committed_entries: Option<(u64, u64)>,
+    /// Up to where the log was known to be committed in each term, and the term of the last entry up to there.
+    pub(crate) committed_entries: BTreeMap<u64, (u64, u64)>,
     /// Participants that run from an old copy of their data, and the cluster has yet to find that out. What they do
     /// until then is nobody's fault, and goes no further: they are not registered, and refused (R11).
     copies: BTreeSet<Node>,

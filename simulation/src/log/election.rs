@@ -168,7 +168,7 @@ impl World {
 
     fn lead(&mut self, place: usize) {
         let (count, now) = (self.coordinators.len(), self.now);
-        let committed = self.watch.history.committed_entries;
+        let commits = &self.watch.history.committed_entries;
         let replica = &mut self.coordinators[place].replica;
         let last_index = replica.last_index();
         let mut matched = vec![0; count];
@@ -185,9 +185,10 @@ impl World {
         });
         replica.leader = Some(place as u8);
         let term = replica.term;
-        let complete = match committed {
+        // A vote may come so late that others lead a later term by then; what was committed there it need not have.
+        let complete = match commits.range(..term).next_back() {
             None => true,
-            Some((index, of_term)) => {
+            Some((_, &(index, of_term))) => {
                 index <= replica.snapshot.index || replica.term_at(index) == Some(of_term)
             }
         };

@@ -421,7 +421,8 @@ impl World {
             .watch
             .history
             .committed_entries
-            .is_none_or(|(known, _)| index > known);
+            .last_key_value()
+            .is_none_or(|(_, (known, _))| index > *known);
         let safe = !first || self.is_on_quorum(index, &entry);
         let command = self.judged(place, &entry);
         let replica = &mut self.coordinators[place].replica;
@@ -450,7 +451,11 @@ impl World {
             before: before.first().map(|(_, record)| record),
         });
         if first {
-            self.watch.history.committed_entries = Some((index, entry.term));
+            let commits = &mut self.watch.history.committed_entries;
+            // Whoever applies it has heard of the term in which it was committed, and perhaps of later ones.
+            let term = self.coordinators[place].replica.term;
+            let last = commits.last_key_value().map_or(0, |(last, _)| *last);
+            commits.insert(term.max(last), (index, entry.term));
             self.count_applied(&entry, applied.as_ref(), before.first().map(|(_, record)| record));
             for (transaction, record) in &before {
                 if !self.coordinators[place]
