@@ -11,13 +11,14 @@ use tokio::time::Instant;
 use unanimo_coordinator::mutants::CHOICE;
 use unanimo_core::mutants::Mutant;
 
-use crate::run::UNASKED;
+use crate::run::{ENDED, UNASKED};
 use crate::{nemesis, workload};
 
 /// For how long the faults of one run happen.
 const RUN_SECONDS: u64 = 12;
-/// How much longer a run may take: the cluster starts, and what is undecided resolves.
-const AROUND: Duration = Duration::from_secs(240);
+/// How much longer a run may take: the cluster starts, and what is undecided resolves. Where a bug keeps processes from
+/// starting again, each of them is waited for several times.
+const AROUND: Duration = Duration::from_secs(600);
 /// How long the tests of one program may take. They take a few seconds, but for what a planted bug keeps waiting.
 const TESTS: Duration = Duration::from_secs(240);
 /// How long they may take to be built.
@@ -233,25 +234,7 @@ fn judge(mutant: Option<Mutant>, result: &Value) -> Attempt {
     let missing: Vec<String> = list(&result["faults_missing"]).iter().map(text).collect();
     match result["verdict"].as_str() {
         Some("valid") => Attempt::Escaped,
-        // What the harness could not set right may look like a violation. That somebody ended to whom nothing was done is
-        // no fault of the harness.
-        Some("invalid")
-            if list(&result["problems"])
-                .iter()
-                .map(text)
-                .all(|what| what.contains(UNASKED)) =>
-        {
-            let mut kinds = Vec::new();
-            for findings in list(&result["findings"]) {
-                for violation in list(&findings["violations"]) {
-                    let kind = format!("{}: {}", text(&findings["checker"]), text(&violation["kind"]));
-                    if !kinds.contains(&kind) {
-                        kinds.push(kind);
-                    }
-                }
-            }
-            Attempt::Caught(kinds.join(", "))
-        }
+        Some("invalid") if let Some(kinds) = convincing(result) => Attempt::Caught(kinds),
         // Whether a fault happened is what this one is about.
         _ if mutant == Some(Mutant::M30) && !missing.is_empty() => {
             Attempt::Caught(format!("faults_missing: {}", missing.join(", ")))
@@ -269,6 +252,37 @@ fn judge(mutant: Option<Mutant>, result: &Value) -> Attempt {
             ])
         )),
     }
+}
+
+/// Checkers that complain where a process is merely away.
+const OF_ABSENCE: [&str; 3] = ["in-doubt", "availability", "non-triviality"];
+
+/// The violations of an invalid run; none if the harness's troubles may explain them.
+///
+/// What the harness could not set right may look like a violation. That somebody ended by itself is no fault of the
+/// harness; but while it is away, others may wait for it, unless nothing had been done to it.
+fn convincing(result: &Value) -> Option<String> {
+    let list = |value: &Value| value.as_array().cloned().unwrap_or_default();
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let problems: Vec<String> = list(&result["problems"]).iter().map(text).collect();
+    if !problems.iter().all(|what| what.contains(ENDED)) {
+        return None;
+    }
+    let unasked = problems.iter().all(|what| what.contains(UNASKED));
+    let mut kinds = Vec::new();
+    for findings in list(&result["findings"]) {
+        let checker = text(&findings["checker"]);
+        if !unasked && OF_ABSENCE.contains(&checker.as_str()) {
+            continue;
+        }
+        for violation in list(&findings["violations"]) {
+            let kind = format!("{checker}: {}", text(&violation["kind"]));
+            if !kinds.contains(&kind) {
+                kinds.push(kind);
+            }
+        }
+    }
+    (!kinds.is_empty()).then(|| kinds.join(", "))
 }
 
 /// What cargo says of the tests.
@@ -321,7 +335,12 @@ mod tests {
         troubled["problems"] = json!(["a process did not come up again"]);
         assert!(judged(Mutant::M1, troubled.clone()).starts_with("Unclear"));
         troubled["problems"] = json!([format!("at the end: c1 ended by itself: signal: 6, {UNASKED}")]);
-        assert!(judged(Mutant::M1, troubled).starts_with("Caught"));
+        assert!(judged(Mutant::M1, troubled.clone()).starts_with("Caught"));
+        // One that would not start again may be waited for, and explains no second decision.
+        troubled["problems"] = json!(["kill-participant: p3 ended by itself: exit status: 1"]);
+        assert!(judged(Mutant::M1, troubled.clone()).starts_with("Caught"));
+        troubled["findings"][0]["checker"] = json!("in-doubt");
+        assert!(judged(Mutant::M1, troubled).starts_with("Unclear"));
         assert_eq!(judged(Mutant::M1, result("valid", &[], &[])), "Escaped");
         let missing = result("unknown", &[], &["kill-leader"]);
         assert!(judged(Mutant::M1, missing.clone()).starts_with("Unclear"));

@@ -13,7 +13,8 @@ pub(super) fn of(mutant: Mutant) -> Vec<Hunt> {
     let coordinator = |program, filter| Hunt::test("unanimo-coordinator", program, filter);
     let raft = |filter| Hunt::unit_tests("unanimo-coordinator", filter);
     match mutant {
-        Mutant::M1 => vec![bank("kill-participant"), bank("power-loss")],
+        // Many transactions: somebody has to die between the Yes and its record.
+        Mutant::M1 => vec![register("kill-participant"), register("power-loss")],
         Mutant::M2 => vec![
             bank("fsync-error"),
             Hunt::test("unanimo-journal", "crash", "a_failed_sync"),
@@ -26,7 +27,7 @@ pub(super) fn of(mutant: Mutant) -> Vec<Hunt> {
         Mutant::M5 => vec![bank("kill-participant")],
         Mutant::M6 => vec![register("kill-leader"), rules()],
         Mutant::M7 => vec![rules()],
-        Mutant::M8 => vec![bank("kill-leader")],
+        Mutant::M8 => vec![register("kill-leader"), bank("kill-leader")],
         Mutant::M9 => vec![bank("kill-leader"), raft("raft::tests::crash")],
         Mutant::M10 => vec![bank("partition-minority,flapping,partition-leader")],
         Mutant::M11 => vec![bank("power-loss-all"), raft("raft::tests::crash")],

@@ -21,6 +21,8 @@ const SYNCS: &str = "fsync,fdatasync,sync_file_range";
 struct Syncs {
     trouble: Trouble,
     begun: Option<Begun>,
+    /// How much longer each call takes.
+    delay: Duration,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -41,23 +43,34 @@ struct Begun {
 
 pub(super) fn all() -> Vec<Box<dyn Fault>> {
     [Trouble::Error, Trouble::Stall]
-        .map(|trouble| Box::new(Syncs { trouble, begun: None }) as Box<dyn Fault>)
+        .map(|trouble| Box::new(Syncs::new(trouble)) as Box<dyn Fault>)
         .into()
 }
 
 impl Trouble {
-    /// Which calls it happens to, and what, as strace has it.
-    fn draw(self, random: &mut StdRng) -> (&'static str, String) {
+    /// Which calls it happens to, what, as strace has it, and how much longer they take.
+    fn draw(self, random: &mut StdRng) -> (&'static str, String, Duration) {
         match self {
             Self::Error => {
                 let calls = [SYNCS, "fdatasync", "pwrite64"].choose(random).copied();
                 let number = random.random_range(1..=8);
-                (calls.unwrap_or(SYNCS), format!("error=EIO:when={number}"))
+                let what = format!("error=EIO:when={number}");
+                (calls.unwrap_or(SYNCS), what, Duration::ZERO)
             }
             Self::Stall => {
-                let delay: u32 = random.random_range(300..3000);
-                (SYNCS, format!("delay_enter={}", delay * 1000))
+                let delay = Duration::from_millis(random.random_range(300..3000));
+                (SYNCS, format!("delay_enter={}", delay.as_micros()), delay)
             }
+        }
+    }
+}
+
+impl Syncs {
+    fn new(trouble: Trouble) -> Self {
+        Self {
+            trouble,
+            begun: None,
+            delay: Duration::ZERO,
         }
     }
 }
@@ -74,11 +87,12 @@ impl Fault for Syncs {
         strace::unavailable()
     }
 
+    /// A call is seen when it has returned, so a stall lasts for longer than one.
     fn lasts(&self, random: &mut StdRng) -> Duration {
         Duration::from_millis(match self.trouble {
             Trouble::Error => random.random_range(200..2000),
-            Trouble::Stall => random.random_range(1500..4500),
-        })
+            Trouble::Stall => random.random_range(1500..3000),
+        }) + self.delay
     }
 
     fn begin<'a>(
@@ -88,7 +102,8 @@ impl Fault for Syncs {
     ) -> BoxFuture<'a, Result<String, NemesisError>> {
         async move {
             let (member, process) = one_process(cluster, random).await?;
-            let (calls, what) = self.trouble.draw(random);
+            let (calls, what, delay) = self.trouble.draw(random);
+            self.delay = delay;
             let log = cluster.log(member);
             let log_from = fs::read(&log).map_err(failed(log.display()))?.len();
             let injected = log.with_extension(format!("{}.strace", self.name()));
@@ -144,5 +159,24 @@ impl Fault for Syncs {
             }))
         }
         .boxed()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::random::Seed;
+
+    #[test]
+    fn a_stall_lasts_for_longer_than_one_call() {
+        for seed in 0..100 {
+            let mut random = Seed(seed).stream("stall");
+            let mut stall = Syncs::new(Trouble::Stall);
+            (_, _, stall.delay) = stall.trouble.draw(&mut random);
+            assert!(
+                stall.lasts(&mut random) > stall.delay + Duration::from_secs(1),
+                "{seed}"
+            );
+        }
     }
 }
