@@ -31,9 +31,6 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// How long the next fault waits for a commit after the last one: longer than it may take (`checker/availability.rs`).
 const COMMITS_AGAIN: Duration = Duration::from_secs(16);
 
-/// What is said of a process that ended, whatever was done to it (`ClusterError::Ended`).
-pub(crate) const ENDED: &str = "ended by itself";
-
 /// What is said of a process that ended and of which nobody can say why.
 pub(crate) const UNASKED: &str = "and nothing was done to it";
 

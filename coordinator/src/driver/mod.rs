@@ -758,6 +758,7 @@ impl Shared {
     ) -> Result<(TransactionId, Decision), DriverError> {
         if let Some(record) = self.record(transaction)?
             && record.is_for(asked)
+            && record.decision.is_commit()
         {
             return Ok((transaction, record.decision));
         }

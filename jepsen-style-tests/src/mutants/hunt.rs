@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use unanimo_coordinator::mutants::CHOICE;
 use unanimo_core::mutants::Mutant;
 
-use crate::run::{ENDED, UNASKED};
+use crate::run::UNASKED;
 use crate::{nemesis, workload};
 
 /// For how long the faults of one run happen.
@@ -253,6 +253,9 @@ fn judge(mutant: Option<Mutant>, result: &Value) -> Attempt {
         )),
     }
 }
+
+/// What is said of a process that ended, whatever was done to it (`ClusterError::Ended`).
+const ENDED: &str = "ended by itself";
 
 /// Checkers that complain where a process is merely away.
 const OF_ABSENCE: [&str; 3] = ["in-doubt", "availability", "non-triviality"];

@@ -149,8 +149,8 @@ impl World {
         let (Ok(record), Ok(horizon)) = (table.record(transaction), table.horizon());
         if let Some(record) = record
             && record.is_for(asked)
+            && record.decision.is_commit()
         {
-            self.watch.sometimes(Sometimes::DuplicateAnsweredFromTheTable);
             let decision = record.decision;
             let told = Told::Decided {
                 transaction,
