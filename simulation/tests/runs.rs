@@ -135,12 +135,19 @@ fn a_script_that_is_none_is_refused() {
     assert!(!output.status.success());
 }
 
-/// Each script was shrunk from a run with a planted bug, whose name it has, and finds that bug.
+/// Scripts named after a planted bug were shrunk from a run that has it, and find it. The others showed bugs that are
+/// mended.
 #[cfg(feature = "mutants")]
 #[test]
 fn scripts_find_the_bugs_that_they_are_named_after() {
-    for path in scripts() {
-        let name = path.file_stem().unwrap().to_str().unwrap().to_uppercase();
+    let named = |path: &PathBuf| path.file_stem().unwrap().to_str().unwrap().to_uppercase();
+    let planted: Vec<_> = scripts()
+        .into_iter()
+        .filter(|path| unanimo_core::mutants::Mutant::named(&named(path)).is_some())
+        .collect();
+    assert!(planted.len() >= 5, "{planted:?}");
+    for path in planted {
+        let name = named(&path);
         let output = program(&["--mutant", &name, "--script", path.to_str().unwrap()]);
         assert!(!output.status.success(), "{name} is not found");
         assert!(stdout(&output).contains("is broken"), "{name} is not found");

@@ -748,33 +748,31 @@ impl Shared {
     }
 
     /// What whoever repeats a request is told whose key stands for another one. Either it always has; or the key is free
-    /// since the request's own transaction was forgotten, and somebody else has taken it: then that it had no effect
-    /// would not be true.
+    /// since the request's own transaction was closed, and somebody else has taken it: then that it had no effect would
+    /// not be true.
     fn outlived_its_key(
         &self,
         transaction: TransactionId,
         asked: RequestHash,
         binding: &Binding,
     ) -> Result<(TransactionId, Decision), DriverError> {
-        if let Some(record) = self.record(transaction)?
-            && record.is_for(asked)
-            && record.decision.is_commit()
-        {
-            return Ok((transaction, record.decision));
-        }
-        // After the record: one that is dropped between the two is closed.
+        // Before the horizon: a record that is dropped between the two is of what is closed.
+        let record = self.record(transaction)?;
         let horizon = self.horizon()?;
-        if transaction != binding.transaction && horizon.has_closed(transaction) {
-            return Err(DriverError::Expired {
-                transaction,
-                watermark: horizon.watermark,
+        if transaction == binding.transaction || !horizon.has_closed(transaction) {
+            return Err(DriverError::Mismatch {
+                transaction: binding.transaction,
+                stored: binding.request_hash,
+                asked,
             });
         }
-        Err(DriverError::Mismatch {
-            transaction: binding.transaction,
-            stored: binding.request_hash,
-            asked,
-        })
+        match record {
+            Some(record) if record.is_for(asked) => Ok((transaction, record.decision)),
+            Some(_) | None => Err(DriverError::Expired {
+                transaction,
+                watermark: horizon.watermark,
+            }),
+        }
     }
 
     fn record(&self, transaction: TransactionId) -> Result<Option<DecisionRecord>, DriverError> {

@@ -147,23 +147,20 @@ impl World {
         };
         let table = &self.coordinators[place].replica.table;
         let (Ok(record), Ok(horizon)) = (table.record(transaction), table.horizon());
-        if let Some(record) = record
-            && record.is_for(asked)
-            && record.decision.is_commit()
-        {
-            let decision = record.decision;
-            let told = Told::Decided {
-                transaction,
-                decision,
-            };
-            return self.tell(place, caller, told);
+        if transaction == binding.transaction || !horizon.has_closed(transaction) {
+            self.watch.sometimes(Sometimes::RivalRequestRefused);
+            return self.refuse(place, caller, Why::Mismatch);
         }
-        if transaction != binding.transaction && horizon.has_closed(transaction) {
+        let Some(record) = record.filter(|record| record.is_for(asked)) else {
             self.watch.sometimes(Sometimes::InitiatorToldExpired);
             return self.refuse(place, caller, Why::Expired);
-        }
-        self.watch.sometimes(Sometimes::RivalRequestRefused);
-        self.refuse(place, caller, Why::Mismatch);
+        };
+        let decision = record.decision;
+        let told = Told::Decided {
+            transaction,
+            decision,
+        };
+        self.tell(place, caller, told);
     }
 
     /// Takes a place among those that vote (R14).
