@@ -28,6 +28,9 @@ const QUIET: Duration = Duration::from_secs(3);
 /// How long a client waits for an answer.
 const PATIENCE: Duration = Duration::from_secs(10);
 
+/// How often a fault is tried that can pass unnoticed.
+const ATTEMPTS: u64 = 3;
+
 /// How long the next fault waits for a commit after the last one: longer than it may take (`checker/availability.rs`).
 const COMMITS_AGAIN: Duration = Duration::from_secs(16);
 
@@ -182,11 +185,8 @@ async fn run_there(mut plan: Plan, place: Place, addresses: Addresses) -> Result
         faults: &faults,
     };
     let findings = checker::judge(&case);
-    let missed = faults.iter().filter(|fault| fault.evidence.is_none());
-    let faults_missing: Vec<String> = missed
-        .map(|fault| fault.fault.clone())
-        .chain(unavailable)
-        .collect();
+    let mut faults_missing = missed(&plan.faults, &faults);
+    faults_missing.extend(unavailable);
     let verdict = RunResult::conclude(&findings, &faults_missing, &problems);
     if verdict == Verdict::Valid {
         // What a run that is no pass left on its disks stays, for whoever looks into it.
@@ -204,6 +204,22 @@ async fn run_there(mut plan: Plan, place: Place, addresses: Addresses) -> Result
         faults_missing,
         problems,
     })
+}
+
+/// The faults of which nothing was seen, though it should have been. One that can pass unnoticed has to be seen once.
+fn missed(planned: &[Box<dyn Fault>], injected: &[Injected]) -> Vec<String> {
+    let seen_once = |name: &str| {
+        let planned = planned.iter().find(|fault| fault.name() == name);
+        planned.is_some_and(|fault| fault.may_pass_unnoticed())
+            && injected
+                .iter()
+                .any(|fault| fault.fault == name && fault.evidence.is_some())
+    };
+    let unseen = injected.iter().filter(|fault| fault.evidence.is_none());
+    unseen
+        .filter(|fault| !seen_once(&fault.fault))
+        .map(|fault| fault.fault.clone())
+        .collect()
 }
 
 /// When the history began, by the clock on the wall.
@@ -336,9 +352,15 @@ async fn disturb(
         disturbance.look(cluster, "before the next fault").await;
         let place = turn % plan.faults.len();
         let fault = &mut plan.faults[place];
-        // How much one of them draws may depend on what the cluster does. The others draw the same all the same.
-        let mut random = plan.seed.stream(&format!("{} in turn {turn}", fault.name()));
-        disturbance.happen(fault.as_mut(), cluster, &mut random).await;
+        for attempt in 1..=ATTEMPTS {
+            // How much one of them draws may depend on what the cluster does. The others draw the same all the same.
+            let stream = format!("{} in turn {turn}, attempt {attempt}", fault.name());
+            let mut random = plan.seed.stream(&stream);
+            let seen = disturbance.happen(fault.as_mut(), cluster, &mut random).await;
+            if seen || !fault.may_pass_unnoticed() {
+                break;
+            }
+        }
     }
     let end = deadline.max(tokio::time::Instant::now()) + QUIET;
     tokio::time::sleep_until(end).await;
@@ -347,13 +369,16 @@ async fn disturb(
 }
 
 impl Disturbance {
-    /// One fault, from its beginning until commits have come back.
-    async fn happen(&mut self, fault: &mut dyn Fault, cluster: &mut Cluster, random: &mut StdRng) {
+    /// One fault, from its beginning until commits have come back. Returns whether it is known to have happened.
+    async fn happen(&mut self, fault: &mut dyn Fault, cluster: &mut Cluster, random: &mut StdRng) -> bool {
         let begun_ns = self.now();
         cluster.take_healed();
         let what = match fault.begin(cluster, random).await {
             Ok(what) => what,
-            Err(error) => return self.problems.push(format!("{}: {error}", fault.name())),
+            Err(error) => {
+                self.problems.push(format!("{}: {error}", fault.name()));
+                return false;
+            }
         };
         let in_force_ns = self.now();
         tokio::time::sleep(fault.lasts(random)).await;
@@ -365,6 +390,7 @@ impl Disturbance {
             self.problems.push(format!("{}: {error}", fault.name()));
             None
         });
+        let seen = evidence.is_some();
         self.injected.push(Injected {
             fault: fault.name().to_owned(),
             begun_ns,
@@ -375,6 +401,7 @@ impl Disturbance {
             evidence,
         });
         self.wait_for_commit(healed_ns).await;
+        seen
     }
 
     /// Until a client has heard of a commit since then, so that the next fault does not hide how long it takes; or for
@@ -413,5 +440,39 @@ impl Disturbance {
     fn since(&self, at: Instant) -> u64 {
         let since = at.saturating_duration_since(self.recorder.started());
         u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn injected(fault: &str, evidence: Option<&str>) -> Injected {
+        Injected {
+            fault: fault.to_owned(),
+            begun_ns: 1,
+            in_force_ns: Some(2),
+            healed_ns: Some(3),
+            ended_ns: 3,
+            what: "something".to_owned(),
+            evidence: evidence.map(str::to_owned),
+        }
+    }
+
+    #[test]
+    fn what_can_pass_unnoticed_has_to_be_seen_once_and_all_else_each_time() {
+        let planned = crate::nemesis::all();
+        let (cut, kill) = ("partition-clients", "kill-leader");
+        let missed = |injected: &[Injected]| missed(&planned, injected);
+        assert_eq!(missed(&[injected(cut, None), injected(cut, None)]), [cut, cut]);
+        assert!(missed(&[injected(cut, None), injected(cut, Some("7 packets"))]).is_empty());
+        assert_eq!(
+            missed(&[injected(kill, None), injected(kill, Some("dead"))]),
+            [kill]
+        );
+        assert_eq!(
+            missed(&[injected(cut, None), injected(kill, Some("dead"))]),
+            [cut]
+        );
     }
 }

@@ -54,6 +54,12 @@ pub trait Fault: Send {
         None
     }
 
+    /// Whether it can pass unnoticed, because those whom it would have met had nothing to say or to write meanwhile. Then
+    /// it is tried again.
+    fn may_pass_unnoticed(&self) -> bool {
+        false
+    }
+
     /// How soon the cluster has to forget what is over, if it matters. The whole run is another one then.
     fn retention(&self) -> Option<Duration> {
         None

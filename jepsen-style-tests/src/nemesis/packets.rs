@@ -87,6 +87,10 @@ impl Trouble {
 }
 
 impl Fault for Packets {
+    fn may_pass_unnoticed(&self) -> bool {
+        true
+    }
+
     fn name(&self) -> &'static str {
         match self.what {
             Trouble::Delay => "packet-delay",

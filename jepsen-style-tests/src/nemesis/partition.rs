@@ -69,6 +69,10 @@ pub(super) fn all() -> Vec<Box<dyn Fault>> {
 }
 
 impl Fault for Partition {
+    fn may_pass_unnoticed(&self) -> bool {
+        true
+    }
+
     fn name(&self) -> &'static str {
         match self.shape {
             Shape::Halves => "partition-halves",

@@ -76,6 +76,10 @@ impl Syncs {
 }
 
 impl Fault for Syncs {
+    fn may_pass_unnoticed(&self) -> bool {
+        self.trouble == Trouble::Stall
+    }
+
     fn name(&self) -> &'static str {
         match self.trouble {
             Trouble::Error => "fsync-error",
