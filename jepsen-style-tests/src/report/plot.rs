@@ -350,14 +350,14 @@ impl<'a> Plot<'a> {
             let row = ends.iter().rposition(|end| *end > x).map_or(0, |row| row + 1);
             let named = format!("{} {}", place + 1, fault.fault);
             let numbered = (place + 1).to_string();
+            // The row below the names is for numbers, so that a fault among many is not left out.
             let texts = match self.size {
-                Size::Wide => vec![named, numbered],
-                Size::Narrow => vec![numbered],
+                Size::Wide => vec![(named, ROWS), (numbered, ROWS + 1)],
+                Size::Narrow => vec![(numbered, 2)],
             };
-            let most = if texts.len() == 1 { 2 } else { ROWS };
-            let fitting = texts.into_iter().find_map(|text| {
+            let fitting = texts.into_iter().find_map(|(text, rows)| {
                 let end = x + 3.0 + text.chars().count() as f64 * LETTER;
-                (row < most && end <= self.size.width()).then_some((text, end + 6.0))
+                (row < rows && end <= self.size.width()).then_some((text, end + 6.0))
             });
             let Some((text, end)) = fitting else { continue };
             ends.truncate(row);
