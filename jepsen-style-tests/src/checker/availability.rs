@@ -13,7 +13,8 @@ use crate::nemesis::Injected;
 ///
 /// While one node is away most clients have to be answered: one whose operation hangs for 2 s and longer is counted against
 /// those that are served, and only if there are many. A few that hang are not found here, nor those that wait in line for
-/// a lock of a store, which a branch in doubt may hold (`in-doubt` says for how long it may).
+/// a lock of a store, which a branch in doubt may hold (`in-doubt` says for how long it may); and where nothing commits,
+/// but stores refuse for the sake of locks, decisions go on.
 pub(super) struct Availability;
 
 /// After so long without one node the others have elected a leader: twice what an election takes at most, and as much
@@ -83,6 +84,17 @@ fn takes_one_node(fault: &Injected) -> bool {
         )
 }
 
+/// Whether anybody was told meanwhile that a lock was in the way. Somebody decided that, and branches in doubt since the
+/// node went away may hold every lock there is.
+fn refused_for_locks(case: &Case<'_>, (from, until): (u64, u64)) -> bool {
+    case.history.operations().into_iter().any(|(invoked, completed)| {
+        let answered = completed.is_some_and(|completed| {
+            completed.kind == Kind::Fail && completed.time_ns >= from && completed.time_ns <= until
+        });
+        answered && Attempt { invoked, completed }.met_a_lock()
+    })
+}
+
 /// Whether anything commits while one node is away, once the others have had time to notice.
 fn goes_on(fault: &Injected, case: &Case<'_>, commits: &[u64], findings: &mut Findings) {
     let (Some(begun), Some(until)) = (fault.in_force_ns, fault.healed_ns) else {
@@ -94,7 +106,7 @@ fn goes_on(fault: &Injected, case: &Case<'_>, commits: &[u64], findings: &mut Fi
     }
     findings.count("looks without a node", 1);
     let next = commits.partition_point(|at| *at < from);
-    if commits.get(next).is_none_or(|at| *at > until) {
+    if commits.get(next).is_none_or(|at| *at > until) && !refused_for_locks(case, (from, until)) {
         let what = format!(
             "{}: nothing committed from 3 s after it until its end",
             fault.what
@@ -219,6 +231,11 @@ mod tests {
         busy(&mut made, 95..200);
         made.fault("pause-leader", 1_000, 9_000, Some("paused"));
         made.assert(&Availability, &["unavailable"]);
+        // Stores whose locks are held by branches in doubt refuse what comes, and that is no outage.
+        made.now = 6_000 * MS;
+        let locked = Answer::Aborted(format!("p1 voted No: {LOCKED}"));
+        made.fail(Some(tx(5_000)), transfer(0), Some(locked));
+        made.assert(&Availability, &[]);
         // With everybody away it is no wonder.
         made.faults.clear();
         made.fault("kill-all", 1_000, 9_000, Some("killed"));
