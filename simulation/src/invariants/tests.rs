@@ -11,7 +11,7 @@ use unanimo_core::{
 use super::{History, Invariants, NAMES};
 use crate::event::{Conclusion, Effort, Event};
 use crate::log::Entry;
-use crate::message::{InquiryAnswer, Message, Told};
+use crate::message::{Ask, InquiryAnswer, Message, Told};
 use crate::node::{Node, participant_id};
 
 const C1: Node = Node::Coordinator(0);
@@ -571,6 +571,75 @@ fn definite() {
     );
     let mismatch = Conclusion::Refused(crate::message::Why::Mismatch);
     assert_eq!(feed.concludes(&mismatch, None, 5), rule);
+}
+
+/// A call for a commit of transaction 5, by which and with which number.
+fn asks(initiator: u16, call: u64, transaction: TransactionId) -> (Node, Message) {
+    let members = Rc::new(members());
+    let ask = Ask::Commit { transaction, members };
+    (Node::Initiator(initiator), Message::Call { call, ask })
+}
+
+impl Feed {
+    fn sees_call(&mut self, (from, message): &(Node, Message)) {
+        let (from, to) = (*from, C1);
+        assert_eq!(self.see(&Event::Sent { from, to, message }), None);
+        assert_eq!(self.see(&Event::Delivered { from, to, message }), None);
+    }
+
+    fn is_refused(&mut self, initiator: u16) -> Option<&'static str> {
+        self.see(&Event::Concluded {
+            initiator: Node::Initiator(initiator),
+            since: 2_000_000,
+            transaction: t(5),
+            request_hash: Some(RequestHash::of_members(&members())),
+            key: None,
+            conclusion: &Conclusion::Refused(crate::message::Why::UnknownParticipant),
+        })
+    }
+
+    fn commits_members(&mut self) -> Option<&'static str> {
+        let request_hash = RequestHash::of_members(&members());
+        let mut committed = record(Decision::Commit);
+        committed.request_hash = request_hash;
+        self.apply(proposal(t(5), Decision::Commit), Applied::Decided(committed))
+    }
+}
+
+#[test]
+fn definite_refusals() {
+    let rule = Some("R13 definite answers");
+    let mut feed = Feed::default();
+    feed.sees_call(&asks(1, 1, t(5)));
+    assert_eq!(feed.is_refused(1), None);
+    assert_eq!(feed.commits_members(), rule);
+
+    let mut feed = Feed::default();
+    feed.sees_call(&asks(1, 1, t(5)));
+    assert_eq!(feed.commits_members(), None);
+    assert_eq!(feed.is_refused(1), rule, "it was committed before");
+
+    let mut feed = Feed::default();
+    feed.sees_call(&asks(1, 1, t(5)));
+    feed.sees_call(&asks(2, 2, t(5)));
+    assert_eq!(feed.is_refused(1), None);
+    assert_eq!(feed.commits_members(), None, "somebody else has asked for it");
+    assert_eq!(feed.is_refused(2), rule);
+
+    let mut feed = Feed::default();
+    feed.sees_call(&asks(1, 1, t(5)));
+    feed.sees_call(&asks(1, 1, t(5)));
+    assert_eq!(feed.is_refused(1), None);
+    assert_eq!(feed.commits_members(), None, "its call came twice");
+}
+
+#[test]
+fn definite_expiry() {
+    let rule = Some("R13 definite answers");
+    let mut feed = Feed::default();
+    assert_eq!(feed.concludes(&Conclusion::Expired, None, 5), rule);
+    feed.close_below(t(6));
+    assert_eq!(feed.concludes(&Conclusion::Expired, None, 5), None);
 }
 
 #[test]
