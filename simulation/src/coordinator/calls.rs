@@ -118,6 +118,7 @@ impl World {
         };
         let then = Continuation::Bound { caller, admitted };
         self.propose(place, Some(command), Waiter::Caller(then));
+        self.tell_load(place);
     }
 
     /// Runs the transaction that the key stands for.
@@ -172,17 +173,21 @@ impl World {
             return false;
         }
         node.in_flight += 1;
-        let count = node.in_flight;
-        let node = Node::Coordinator(place as u8);
-        self.watch.happened(&Event::Load { node, count, limit });
         true
     }
 
     pub(crate) fn release_place(&mut self, place: usize, taken: bool) {
         if taken {
-            let node = &mut self.coordinators[place];
-            node.in_flight = node.in_flight.saturating_sub(1);
+            self.coordinators[place].gives_a_place_back();
         }
+    }
+
+    /// Says how many vote or wait for their key, whatever the count of places says (R14).
+    pub(crate) fn tell_load(&mut self, place: usize) {
+        let node = &self.coordinators[place];
+        let (count, limit) = (node.voting() + node.replica.binding(), self.knobs.in_flight);
+        let node = Node::Coordinator(place as u8);
+        self.watch.happened(&Event::Load { node, count, limit });
     }
 
     /// Answers from the table, joins a run, or starts one.

@@ -111,6 +111,21 @@ impl Coordinator {
         }
     }
 
+    /// A run has voted, or nothing comes of it.
+    ///
+    /// # Panics
+    ///
+    /// Nobody has a place: one was given back twice.
+    pub(crate) fn gives_a_place_back(&mut self) {
+        assert!(self.in_flight > 0, "a place is given back twice");
+        self.in_flight -= 1;
+    }
+
+    /// Runs that have a place among those that vote, counted one by one.
+    pub(crate) fn voting(&self) -> u64 {
+        self.runs.values().filter(|run| run.is_voting).count() as u64
+    }
+
     pub(crate) fn watermark(&self) -> Option<TransactionId> {
         let Ok(horizon) = self.replica.table.horizon();
         (horizon != unanimo_core::table::Horizon::default()).then_some(horizon.watermark)

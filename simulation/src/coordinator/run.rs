@@ -50,7 +50,7 @@ pub(crate) struct Run {
     members: Rc<Members>,
     deadline: Time,
     /// It has a place among those that vote.
-    is_voting: bool,
+    pub(super) is_voting: bool,
     was_adopted: bool,
     answer: Option<Answer>,
     /// Whoever waits, and for which request.
@@ -76,6 +76,7 @@ impl World {
         let id = transaction.id();
         let was_adopted = caller.is_none();
         let run = self.start_run(place, transaction, true, was_adopted);
+        self.tell_load(place);
         let node = Node::Coordinator(place as u8);
         self.wait(node, voting, Timer::Deadline { transaction: id, run });
         if let Some(run) = self.coordinators[place].runs.get_mut(&id) {
@@ -208,7 +209,7 @@ impl World {
         if let Some(run) = node.runs.get_mut(&id) {
             run.answer.get_or_insert(answer);
             if std::mem::take(&mut run.is_voting) {
-                node.in_flight = node.in_flight.saturating_sub(1);
+                node.gives_a_place_back();
             }
         }
         self.tell_waiting(place, id);
@@ -219,7 +220,7 @@ impl World {
         let node = &mut self.coordinators[place];
         let Some(run) = node.runs.remove(&id) else { return };
         if run.is_voting {
-            node.in_flight = node.in_flight.saturating_sub(1);
+            node.gives_a_place_back();
         }
         for (caller, _) in run.waiting {
             self.refuse(place, &caller, why);

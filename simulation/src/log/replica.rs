@@ -4,7 +4,8 @@ use std::rc::Rc;
 use unanimo_core::mutants::{self, Mutant};
 use unanimo_core::table::DecisionTable;
 
-use super::{Entry, Role};
+use super::{Entry, Role, Waiter};
+use crate::coordinator::Continuation;
 use crate::schedule::Time;
 
 /// The table as it was after some entry.
@@ -96,6 +97,16 @@ impl Replica {
 
     pub(crate) fn append(&mut self, entry: Rc<Entry>) {
         self.entries.push_back(entry);
+    }
+
+    /// How many keys this leader is binding whose transactions have a place already.
+    pub(crate) fn binding(&self) -> u64 {
+        let Role::Leader(leading) = &self.role else {
+            return 0;
+        };
+        let admitted =
+            |waiter: &&Waiter| matches!(waiter, Waiter::Caller(Continuation::Bound { admitted: true, .. }));
+        leading.waiting.values().filter(admitted).count() as u64
     }
 
     /// Drops what comes after this entry; returns how much.
