@@ -26,8 +26,10 @@ counters! {
     LeaderCrashedWhileDeciding "leader_crashed_while_deciding";
     LeaderCrashedWhileDelivering "leader_crashed_while_delivering";
     AdoptedByANewLeader "adopted_by_a_new_leader";
+    AdoptedByTheLeaderThatDroppedIt "adopted_by_the_leader_that_dropped_it";
     AdoptedAndCommitted "adopted_and_committed";
     ResumedByANewLeader "resumed_by_a_new_leader";
+    ResumedByTheSameLeader "resumed_by_the_same_leader";
     TombstoneRefusedAPrepare "tombstone_refused_a_prepare";
     RepeatedPrepareAnsweredYes "repeated_prepare_answered_yes";
     DuplicateAnsweredFromTheTable "duplicate_answered_from_the_table";
@@ -35,9 +37,12 @@ counters! {
     RivalRequestWaited "rival_request_waited";
     RivalRequestRefused "rival_request_refused";
     DecisionRacedByTwoLeaders "decision_raced_by_two_leaders";
+    DecidedAgainByTheSameLeader "decided_again_by_the_same_leader";
     CommitLostItsRace "commit_lost_its_race";
     VotesSuperseded "votes_superseded";
     ProposalLostWithItsLeader "proposal_lost_with_its_leader";
+    ProposalTimedOut "proposal_timed_out";
+    TimedOutProposalApplied "timed_out_proposal_applied";
     TwoLeadersAtOnce "two_leaders_at_once";
     SnapshotInstalled "snapshot_installed";
     EntriesAppliedAgain "entries_applied_again";
@@ -53,11 +58,12 @@ counters! {
     IdTooFarAhead "id_too_far_ahead";
     KeyFoundItsTransaction "key_found_its_transaction";
     KeyReleased "key_released";
-    TornTailCut "torn_tail_cut";
+    PartOfTheTailSurvived "part_of_the_tail_survived";
     UnforcedRecordSurvived "unforced_record_survived";
     DiskFailedAndNodeStopped "disk_failed_and_node_stopped";
     OldCopyRefused "old_copy_refused";
     OldCopyAccepted "old_copy_accepted";
+    MessageOutlivedItsSender "message_outlived_its_sender";
     LateMessageReachedALaterLife "late_message_reached_a_later_life";
     CommitRepeatedAfterItsEffect "commit_repeated_after_its_effect";
     OnlyRead "only_read";

@@ -10,7 +10,7 @@ use crate::log::Entry;
 use crate::message::{Ask, InquiryAnswer, Message, Told};
 use crate::names::Names;
 use crate::node::Node;
-use crate::schedule::{Fate, Harm};
+use crate::schedule::{Fate, Harm, Time};
 
 /// How a call of an initiator ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -132,6 +132,8 @@ pub(crate) enum Event<'a> {
     DeadlineFired {
         node: Node,
         transaction: TransactionId,
+        /// How long the voting phase may take.
+        voting: Time,
     },
     AbortAsked {
         node: Node,
@@ -140,6 +142,8 @@ pub(crate) enum Event<'a> {
     /// A vote reaches a run that collects them.
     VoteReached {
         node: Node,
+        /// Whose it is.
+        at: u8,
         transaction: TransactionId,
         request_hash: RequestHash,
         vote: &'a Vote,
@@ -162,7 +166,7 @@ pub(crate) enum Event<'a> {
         transaction: TransactionId,
         request_hash: RequestHash,
         vote: &'a Vote,
-        /// Of a Yes: whether its promise is on disk and names all members.
+        /// Of a Yes: whether its promise is on disk and names the members that were asked.
         sound: bool,
     },
     /// An acknowledgement of a Commit is about to be sent.
@@ -322,10 +326,9 @@ impl fmt::Display for Line<'_> {
             Event::AtRest => f.write_str("*** everything is at rest"),
             Event::Crashed { node, left, lost } => match left {
                 Some(left) => {
-                    let torn = if left.torn { ", the next one torn" } else { "" };
                     write!(
                         f,
-                        "{node} crashes, {} records kept, {} lost{torn}",
+                        "{node} crashes, {} records kept, {} lost",
                         left.kept, left.lost
                     )
                 }
@@ -423,7 +426,9 @@ impl fmt::Display for Line<'_> {
                 transaction,
                 request_hash,
             } => write!(f, "{node} adopts {}", r(transaction, request_hash)),
-            Event::DeadlineFired { node, transaction } => {
+            Event::DeadlineFired {
+                node, transaction, ..
+            } => {
                 write!(f, "{node} {}: the voting deadline passes", t(transaction))
             }
             Event::AbortAsked { node, transaction } => {
@@ -434,6 +439,7 @@ impl fmt::Display for Line<'_> {
                 transaction,
                 request_hash,
                 vote,
+                ..
             } => write!(f, "{node} {} hears {vote}", r(transaction, request_hash)),
             Event::Load { node, count, limit } => write!(f, "{node} runs {count} of {limit}"),
             Event::BranchMoved {

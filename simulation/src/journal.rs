@@ -22,8 +22,6 @@ pub(crate) struct Left {
     /// Records that were not forced to disk and are there all the same.
     pub(crate) kept: u64,
     pub(crate) lost: u64,
-    /// The first lost record is there in part, and is cut when the journal is opened.
-    pub(crate) torn: bool,
 }
 
 impl Journal {
@@ -80,11 +78,7 @@ impl Journal {
         let lost = tail - kept;
         self.records.truncate((sure + kept - self.released) as usize);
         self.durable = self.end();
-        Left {
-            kept,
-            lost,
-            torn: lost > 0 && keep > 0,
-        }
+        Left { kept, lost }
     }
 
     /// Lets go of the records before this position.
@@ -125,10 +119,10 @@ mod tests {
 
     #[test]
     fn a_crash_keeps_what_was_forced_and_perhaps_more() {
-        for (keep, kept, torn) in [(0, 0, false), (500, 2, true), (1000, 4, false)] {
+        for (keep, kept) in [(0, 0), (500, 2), (1000, 4)] {
             let mut journal = journal(7, 3);
             let lost = 4 - kept;
-            assert_eq!(journal.crash(keep), Left { kept, lost, torn });
+            assert_eq!(journal.crash(keep), Left { kept, lost });
             assert_eq!(journal.end(), 3 + kept);
             assert_eq!(journal.durable(), 3 + kept);
         }

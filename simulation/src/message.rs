@@ -22,6 +22,8 @@ pub(crate) struct Envelope {
     pub(crate) life: Option<u32>,
     /// The life of the sender, to which the reply goes.
     pub(crate) sender: u32,
+    /// The life of the receiver when it was sent.
+    pub(crate) receiver: u32,
     pub(crate) message: Message,
 }
 

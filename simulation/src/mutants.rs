@@ -72,6 +72,18 @@ pub(crate) fn hunt(arguments: &MutantsArguments, again: &[&str]) -> Result<bool,
     Ok(all)
 }
 
+/// In which run an assertion failed, and what the first line about it says. A process that did not survive its own bug
+/// says both; anything else that it dies of is no find.
+#[cfg(feature = "mutants")]
+fn panic_in(said: &str) -> Option<(u64, String)> {
+    let what = said.lines().find(|line| line.contains("panicked at"))?;
+    let seed = said.lines().find_map(|line| {
+        let number = line.strip_prefix("seed ")?.strip_suffix(": panicked")?;
+        number.parse().ok()
+    })?;
+    Some((seed, what.to_owned()))
+}
+
 /// How many runs it took, and which rule it broke; none if it broke none.
 #[cfg(feature = "mutants")]
 fn hunt_one(name: &str, seeds: u64, again: &[&str]) -> Result<(u64, Option<String>), Box<dyn Error>> {
@@ -91,17 +103,39 @@ fn hunt_one(name: &str, seeds: u64, again: &[&str]) -> Result<(u64, Option<Strin
         .output()?;
     let text = String::from_utf8_lossy(&output.stdout);
     let Some(report) = text.lines().last() else {
-        // It did not survive its own bug: an assertion found it.
         let said = String::from_utf8_lossy(&output.stderr);
-        let last = said
-            .lines()
-            .find(|line| line.contains("panicked"))
-            .unwrap_or("a panic");
-        return Ok((1, Some(last.to_owned())));
+        let (seed, what) = panic_in(&said).ok_or_else(|| {
+            format!(
+                "{name}: the process ended without a report, {}:\n{said}",
+                output.status
+            )
+        })?;
+        // The seeds count from 1.
+        return Ok((seed, Some(what)));
     };
     let report: serde_json::Value = serde_json::from_str(report)?;
     let runs = report["seeds"].as_u64().unwrap_or(seeds);
     let first = report["violations"].get(0);
     let invariant = first.and_then(|one| one["invariant"].as_str()).map(str::to_owned);
     Ok((runs, invariant))
+}
+
+#[cfg(all(test, feature = "mutants"))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_panic_in_a_run_is_a_find() {
+        let said = "thread '<unnamed>' panicked at core/src/tally.rs:7:9:\nno\nseed 62: panicked\n";
+        let (seed, what) = panic_in(said).unwrap();
+        assert_eq!(seed, 62);
+        assert!(what.contains("tally.rs"));
+        assert_eq!(panic_in(""), None);
+        assert_eq!(panic_in("error: unexpected argument '--mutant'"), None);
+        assert_eq!(
+            panic_in("thread 'main' panicked at main.rs:1:1:"),
+            None,
+            "in no run"
+        );
+    }
 }

@@ -119,6 +119,17 @@ impl Report {
     }
 }
 
+/// Says in which run an assertion failed.
+struct Named(u64);
+
+impl Drop for Named {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("seed {}: panicked", self.0);
+        }
+    }
+}
+
 /// Runs these seeds. With `patience` it stops after the first seed that breaks a rule.
 pub fn simulate(seeds: std::ops::Range<u64>, jobs: usize, hashes: bool, stop_at_first: bool) -> Report {
     let started = Instant::now();
@@ -132,7 +143,9 @@ pub fn simulate(seeds: std::ops::Range<u64>, jobs: usize, hashes: bool, stop_at_
             if seed >= seeds.end || (stop_at_first && found.load(Ordering::Relaxed)) {
                 break;
             }
+            let named = Named(seed);
             let outcome = run(&Rc::new(draw(seed)), keep);
+            drop(named);
             if outcome.broken.is_some() {
                 found.store(true, Ordering::Relaxed);
             }

@@ -136,7 +136,12 @@ impl World {
             return;
         }
         node.in_flight += 1;
-        self.watch.sometimes(Sometimes::AdoptedByANewLeader);
+        let same_leader = self.watch.history.ran_in.get(&transaction) == Some(&term);
+        self.watch.sometimes(if same_leader {
+            Sometimes::AdoptedByTheLeaderThatDroppedIt
+        } else {
+            Sometimes::AdoptedByANewLeader
+        });
         let adopted = Event::Adopted {
             node: Node::Coordinator(place as u8),
             transaction,

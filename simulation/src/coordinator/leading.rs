@@ -89,7 +89,12 @@ impl World {
                 pause = CHECK;
                 break;
             }
-            self.watch.sometimes(Sometimes::ResumedByANewLeader);
+            let decided_in = self.watch.history.decided.get(&id).map(|decided| decided.term);
+            self.watch.sometimes(if decided_in == Some(term) {
+                Sometimes::ResumedByTheSameLeader
+            } else {
+                Sometimes::ResumedByANewLeader
+            });
             self.resume(place, term, id, record);
         }
         if self.coordinators[place].is_up {

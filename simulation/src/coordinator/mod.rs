@@ -197,6 +197,7 @@ impl World {
             Timer::Election => self.election_due(place),
             Timer::Heartbeat { term } => self.heartbeat(place, term),
             Timer::LogSynced { upto } => self.log_synced(place, upto),
+            Timer::ProposalDue { term, index } => self.proposal_due(place, term, index),
             Timer::Apply => self.apply_committed(place),
             Timer::Check => self.check_leadership(place),
             Timer::Sweep { term } => self.sweep(place, term),

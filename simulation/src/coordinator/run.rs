@@ -67,7 +67,7 @@ impl World {
     pub(crate) fn start_voting(
         &mut self,
         place: usize,
-        _term: u64,
+        term: u64,
         transaction: Transaction,
         caller: Option<(Caller, RequestHash)>,
         effects: Vec<TransactionEffect>,
@@ -75,6 +75,7 @@ impl World {
         let voting = self.knobs.voting_ms * MS;
         let id = transaction.id();
         let was_adopted = caller.is_none();
+        self.watch.history.ran_in.insert(id, term);
         let run = self.start_run(place, transaction, true, was_adopted);
         self.tell_load(place);
         let node = Node::Coordinator(place as u8);
@@ -368,7 +369,7 @@ impl World {
         self.propose(place, Some(Command::Decide(proposal)), waiter);
     }
 
-    /// A proposal of this leader has been applied.
+    /// A proposal of this leader has been applied; none: not in time, and nobody knows whether it will be.
     pub(crate) fn waiter_hears(&mut self, place: usize, waiter: Waiter, applied: Option<Applied>) {
         let is_there = |world: &Self, id: &TransactionId, run: u64| {
             let runs = &world.coordinators[place].runs;
@@ -396,6 +397,9 @@ impl World {
                     self.wait(node, left, Timer::Deadline { transaction, run });
                 }
             }
+            (Waiter::Decision { transaction, run }, None) if is_there(self, &transaction, run) => {
+                self.drop_run(place, transaction, Why::Unknown);
+            }
             (Waiter::Acknowledgements { transaction, run }, _) if is_there(self, &transaction, run) => {
                 if let Some(run) = self.coordinators[place].runs.get_mut(&transaction) {
                     run.recording -= 1;
@@ -416,7 +420,12 @@ impl World {
             return;
         }
         let node = Node::Coordinator(place as u8);
-        self.watch.happened(&Event::DeadlineFired { node, transaction });
+        let voting = self.knobs.voting_ms * MS;
+        self.watch.happened(&Event::DeadlineFired {
+            node,
+            transaction,
+            voting,
+        });
         self.step_transaction(place, transaction, TransactionInput::TimerFired);
     }
 
@@ -553,6 +562,7 @@ impl World {
         }
         self.watch.happened(&Event::VoteReached {
             node: Node::Coordinator(place as u8),
+            at: member,
             transaction: id,
             request_hash,
             vote: &vote,

@@ -25,6 +25,7 @@ impl Invariant for FinalNo {
                 transaction,
                 request_hash,
                 vote: Vote::No { .. },
+                ..
             } => {
                 self.heard.insert((*node, *transaction, *request_hash));
                 Ok(())

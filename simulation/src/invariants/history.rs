@@ -1,9 +1,11 @@
 use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
 
 use unanimo_core::table::{Applied, Command, DecisionRecord};
-use unanimo_core::{Record, RequestHash, TransactionId, Vote};
+use unanimo_core::{Members, Record, RequestHash, TransactionId, Vote};
 
 use crate::event::Event;
+use crate::message::Message;
 use crate::node::Node;
 use crate::schedule::Time;
 
@@ -12,6 +14,8 @@ use crate::schedule::Time;
 pub(crate) struct Decided {
     pub(crate) record: DecisionRecord,
     pub(crate) at: Time,
+    /// The term of the leader that proposed it.
+    pub(crate) term: u64,
 }
 
 /// The facts that several invariants need.
@@ -33,6 +37,10 @@ pub(crate) struct History {
     /// Participants that run from an old copy of their data, and the cluster has yet to find that out. What they do
     /// until then is nobody's fault, and goes no further: they are not registered, and refused (R11).
     copies: BTreeSet<Node>,
+    /// Who takes part in each request, as the coordinators say when they ask to prepare it.
+    pub(crate) members: BTreeMap<(TransactionId, RequestHash), Rc<Members>>,
+    /// In which term each transaction was last run with a voting phase.
+    pub(crate) ran_in: BTreeMap<TransactionId, u64>,
     /// What the requests want of whom.
     pub(crate) wanted: BTreeMap<(TransactionId, RequestHash), BTreeMap<u8, i64>>,
 }
@@ -53,6 +61,7 @@ impl History {
                     let decided = || Decided {
                         record: record.clone(),
                         at: now,
+                        term: entry.term,
                     };
                     self.decided.entry(proposal.transaction).or_insert_with(decided);
                 }
@@ -61,6 +70,19 @@ impl History {
                 }
                 _ => {}
             },
+            Event::Sent {
+                message:
+                    Message::Prepare {
+                        transaction,
+                        members,
+                        request_hash,
+                        ..
+                    },
+                ..
+            } => {
+                let asked = (*transaction, *request_hash);
+                self.members.entry(asked).or_insert_with(|| Rc::clone(members));
+            }
             Event::Forgotten { transaction, .. } => {
                 self.forgotten.insert(*transaction);
             }

@@ -181,6 +181,7 @@ impl World {
             echoed: vec![0; count],
             first: last_index + 1,
             waiting: std::collections::BTreeMap::new(),
+            given_up: std::collections::BTreeSet::new(),
             barriers: Vec::new(),
         });
         replica.leader = Some(place as u8);

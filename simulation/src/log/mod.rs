@@ -9,7 +9,7 @@ mod election;
 mod replica;
 mod replication;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use unanimo_core::TransactionId;
 use unanimo_core::table::Command;
@@ -74,6 +74,8 @@ pub(crate) struct Leading {
     /// The entry that says that it leads.
     pub(crate) first: u64,
     pub(crate) waiting: BTreeMap<u64, Waiter>,
+    /// What was proposed and not applied for so long that nobody waits for it any more.
+    pub(crate) given_up: BTreeSet<u64>,
     pub(crate) barriers: Vec<Barrier>,
 }
 

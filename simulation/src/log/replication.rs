@@ -28,7 +28,8 @@ impl World {
         let Role::Leader(leading) = &mut replica.role else {
             return;
         };
-        if !matches!(waiter, Waiter::Nobody) {
+        let is_awaited = !matches!(waiter, Waiter::Nobody);
+        if is_awaited {
             leading.waiting.insert(index, waiter);
         }
         replica.append(Rc::new(Entry {
@@ -38,11 +39,31 @@ impl World {
         }));
         self.sync_log(place);
         let node = Node::Coordinator(place as u8);
+        if is_awaited {
+            let patience = self.knobs.propose_timeout_ms * MS;
+            self.wait(node, patience, Timer::ProposalDue { term, index });
+        }
         if self.ends_here(node) {
             return;
         }
         for other in self.others(place) {
             self.send_entries(place, other);
+        }
+    }
+
+    /// Nobody waits for this proposal any longer. It stays in the log, and may be applied yet.
+    pub(crate) fn proposal_due(&mut self, place: usize, term: u64, index: u64) {
+        let replica = &mut self.coordinators[place].replica;
+        let Role::Leader(leading) = &mut replica.role else {
+            return;
+        };
+        if replica.term != term {
+            return;
+        }
+        if let Some(waiter) = leading.waiting.remove(&index) {
+            leading.given_up.insert(index);
+            self.watch.sometimes(Sometimes::ProposalTimedOut);
+            self.waiter_hears(place, waiter, None);
         }
     }
 
@@ -473,10 +494,13 @@ impl World {
             }
         }
         let replica = &mut self.coordinators[place].replica;
-        if let Role::Leader(leading) = &mut replica.role
-            && let Some(waiter) = leading.waiting.remove(&index)
-        {
-            self.waiter_hears(place, waiter, applied);
+        if let Role::Leader(leading) = &mut replica.role {
+            if leading.given_up.remove(&index) {
+                self.watch.sometimes(Sometimes::TimedOutProposalApplied);
+            }
+            if let Some(waiter) = leading.waiting.remove(&index) {
+                self.waiter_hears(place, waiter, applied);
+            }
         }
     }
 
@@ -532,8 +556,14 @@ impl World {
                     }
                 }
                 Some(_) => {
-                    self.watch.sometimes(Sometimes::DecisionRacedByTwoLeaders);
-                    if proposal.decision.is_commit() != record.decision.is_commit() {
+                    let decided = self.watch.history.decided.get(&proposal.transaction);
+                    let same_leader = decided.is_some_and(|decided| decided.term == entry.term);
+                    self.watch.sometimes(if same_leader {
+                        Sometimes::DecidedAgainByTheSameLeader
+                    } else {
+                        Sometimes::DecisionRacedByTwoLeaders
+                    });
+                    if proposal.decision.is_commit() && !record.decision.is_commit() {
                         self.watch.sometimes(Sometimes::CommitLostItsRace);
                     }
                 }

@@ -143,7 +143,7 @@ impl World {
         let to = entry.branch.phase().clone();
         self.moved(place, transaction, &from, &to);
         if let Some(deadline) = asked_for_vote {
-            self.count_answer_to_prepare(&from, &to);
+            self.count_answer_to_prepare(&from);
             self.remember_if_read_only(place, transaction, &to, deadline);
         } else if let (BranchPhase::Preparing(request), BranchPhase::Finished(_)) = (&from, &to) {
             self.remember_if_read_only(place, transaction, &to, request.deadline);
@@ -181,18 +181,9 @@ impl World {
         }
     }
 
-    fn count_answer_to_prepare(&mut self, from: &BranchPhase, to: &BranchPhase) {
-        match (from, to) {
-            (BranchPhase::Finished(Finish::Aborted { .. }) | BranchPhase::Aborting { .. }, _) => {
-                self.watch.sometimes(Sometimes::TombstoneRefusedAPrepare);
-            }
-            (
-                BranchPhase::Prepared(_)
-                | BranchPhase::Committing(_)
-                | BranchPhase::Finished(Finish::Committed { .. }),
-                _,
-            ) => self.watch.sometimes(Sometimes::RepeatedPrepareAnsweredYes),
-            _ => {}
+    fn count_answer_to_prepare(&mut self, from: &BranchPhase) {
+        if let BranchPhase::Finished(Finish::Aborted { .. }) | BranchPhase::Aborting { .. } = from {
+            self.watch.sometimes(Sometimes::TombstoneRefusedAPrepare);
         }
     }
 

@@ -3,7 +3,7 @@
 use unanimo_core::mutants::{self, Mutant};
 use unanimo_core::table::Witness;
 use unanimo_core::{
-    BranchEffect, BranchInput, BranchPhase, JoinAnswer, Members, Position, Record, TransactionId, Vote,
+    BranchEffect, BranchInput, BranchPhase, JoinAnswer, Position, Record, RequestHash, TransactionId, Vote,
 };
 
 use super::branches::Asks;
@@ -61,6 +61,9 @@ impl World {
                 }
                 BranchEffect::Answer(vote) => {
                     if let Some((waiting, Asks::Vote)) = asker.take() {
+                        if vote == Vote::Yes {
+                            self.watch.sometimes(Sometimes::RepeatedPrepareAnsweredYes);
+                        }
                         self.vote_to(place, id, waiting, &vote);
                     }
                 }
@@ -136,7 +139,7 @@ impl World {
             generation: node.generation,
             position: promised_at.unwrap_or(node.reach),
         });
-        let sound = self.is_promise_sound(place, transaction, promised_at);
+        let sound = self.is_promise_sound(place, (transaction, asker.request_hash), promised_at);
         self.watch.happened(&Event::Votes {
             at: place as u8,
             transaction,
@@ -153,16 +156,23 @@ impl World {
         self.reply(Node::Participant(place as u8), asker.node, asker.life, message);
     }
 
-    /// Whether the promise is on disk and names all members, or has been kept already.
-    fn is_promise_sound(&self, place: usize, id: TransactionId, promised_at: Option<Position>) -> bool {
+    /// Whether the promise is on disk and names the members that the coordinator asked, or has been kept already.
+    fn is_promise_sound(
+        &self,
+        place: usize,
+        (id, hash): (TransactionId, RequestHash),
+        promised_at: Option<Position>,
+    ) -> bool {
         let node = &self.participants[place];
         let Some(Position(position)) = promised_at else {
             return node.bank.books.applied.contains(&id);
         };
         match node.journal.record_at(position) {
             Some(Record::Prepared(of, prepared)) => {
-                let me = Members::from([self.ids[place].clone()]);
-                *of == id && me.is_subset(&prepared.members) && node.journal.is_on_disk(position)
+                let asked = self.watch.history.members.get(&(id, hash));
+                let names_them = asked.is_some_and(|asked| **asked == prepared.members);
+                let same = *of == id && prepared.request_hash == hash;
+                same && names_them && node.journal.is_on_disk(position)
             }
             // Its beginning was released, so its end is on disk.
             _ => node.bank.books.applied.contains(&id),

@@ -40,9 +40,8 @@ impl World {
         node.closing_at = None;
         node.forget_scheduled = false;
         node.read_only.clear();
-        if left.torn {
-            self.watch.sometimes(Sometimes::TornTailCut);
-            self.watch.fault("torn_tails");
+        if left.lost > 0 && left.kept > 0 {
+            self.watch.sometimes(Sometimes::PartOfTheTailSurvived);
         }
         if left.lost > 0 {
             self.watch.fault("crashes_that_lost_records");

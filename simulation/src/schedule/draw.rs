@@ -9,7 +9,7 @@ use crate::node::Node;
 pub(crate) fn draw(seed: u64) -> Schedule {
     let knobs = draw_knobs(seed);
     let works = draw_works(seed, &knobs);
-    let faults = draw_faults(seed, &knobs);
+    let faults = draw_faults(seed, &knobs, &works);
     Schedule {
         seed,
         knobs,
@@ -68,6 +68,8 @@ fn draw_knobs(seed: u64) -> Knobs {
         hold_max_ms: *chance.of_these(&[1_000, 5_000, 15_000]),
         drift_ppm: some(&mut chance, 300, 5_000),
         skew: some(&mut chance, 300, 200),
+        clocks_put_right: chance.below(2),
+        propose_timeout_ms: *chance.of_these(&[300, 1_000, 5_000, 5_000]),
     }
 }
 
@@ -150,6 +152,15 @@ fn draw_transaction(
         let others = draw_moves(knobs.participants, chance);
         add(chance, later, number, submit(others));
     }
+    // The same request under its id, then under a key that another one has.
+    if keys && key.is_none() && chance.permille(80) {
+        let taken = Some(u64::from(number) + 20_000);
+        let others = draw_moves(knobs.participants, chance);
+        let want = |moves, key| Want::Submit { moves, key };
+        add(chance, at_ms, number + 20_000, want(others, taken));
+        let later = at_ms + *chance.of_these(&[30, 1_000, 4_000, 9_000]);
+        add(chance, later, number, want(moves.clone(), taken));
+    }
     if chance.permille(60) {
         let later = at_ms + *chance.of_these(&[0, 5, 100, 2_000]);
         let members = if chance.permille(500) { members } else { Vec::new() };
@@ -185,7 +196,7 @@ fn draw_moves(participants: u64, chance: &mut Chance) -> Vec<(u8, Move)> {
     moves
 }
 
-fn draw_faults(seed: u64, knobs: &Knobs) -> Vec<Fault> {
+fn draw_faults(seed: u64, knobs: &Knobs, works: &[Work]) -> Vec<Fault> {
     let mut chance = Chance::of(seed, "faults", 0);
     let kinds: Vec<u64> = (0..15).filter(|_| chance.permille(400)).collect();
     let mut faults = Vec::new();
@@ -205,6 +216,13 @@ fn draw_faults(seed: u64, knobs: &Knobs) -> Vec<Fault> {
             at_ms,
             harm: draw_harm(kind, knobs, &mut chance),
         });
+        if let Some(Fault {
+            at_ms,
+            harm: Harm::Cut { from, to, for_ms },
+        }) = faults.last_mut()
+        {
+            (*from, *to) = draw_cut((*from, *to), (*at_ms, *for_ms), knobs, works, &mut chance);
+        }
         // An old disk needs a copy first.
         if let Some(Fault {
             harm: Harm::FallBack { node, .. },
@@ -221,6 +239,32 @@ fn draw_faults(seed: u64, knobs: &Knobs) -> Vec<Fault> {
     }
     faults.sort_by_key(|fault| fault.at_ms);
     faults
+}
+
+/// Between whom nothing passes, and which way: two servers, or an initiator that is at work and whom it calls.
+fn draw_cut(
+    (mut from, mut to): (Node, Node),
+    (at_ms, for_ms): (u64, u64),
+    knobs: &Knobs,
+    works: &[Work],
+    chance: &mut Chance,
+) -> (Node, Node) {
+    if chance.permille(300) {
+        let stretch = at_ms.saturating_sub(200)..at_ms + for_ms;
+        let works = works.iter().enumerate();
+        let busy: Vec<(usize, u8)> = works
+            .filter(|(_, work)| stretch.contains(&work.at_ms))
+            .map(|(place, work)| (place, work.node % knobs.coordinators as u8))
+            .collect();
+        if !busy.is_empty() {
+            let (place, called) = *chance.of_these(&busy);
+            (from, to) = (Node::Initiator(place as u16), Node::Coordinator(called));
+        }
+    }
+    if chance.permille(500) {
+        (from, to) = (to, from);
+    }
+    (from, to)
 }
 
 /// A participant that loses its memory while everything that was said to it is said again, and another that is slow: so

@@ -14,7 +14,7 @@ pub(crate) struct Fault {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Harm {
     /// The node loses power after it has done so many more things; at once if none. Of what was not forced to its disk
-    /// `keep` thousandths stay; the record behind that may be torn. If it is down already, it crashes when it comes up.
+    /// `keep` thousandths stay, each record whole. If it is down already, it crashes when it comes up.
     Crash {
         node: Node,
         after: u64,

@@ -90,6 +90,10 @@ knobs! {
     drift_ppm = 0;
     /// Of a thousand transactions: how many have an id from a clock that is wrong.
     skew = 0;
+    /// Whether the clocks are put right when the faults stop, or stay as wrong as they are.
+    clocks_put_right = 1;
+    /// How long a leader waits until what it has proposed is applied. What becomes of it after that it does not know.
+    propose_timeout_ms = 5_000;
 }
 
 #[cfg(test)]

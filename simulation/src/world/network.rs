@@ -44,6 +44,7 @@ impl World {
             to,
             life,
             sender,
+            receiver: self.life(to).0,
             message,
         };
         let Some(fate) = fate else {
@@ -139,6 +140,7 @@ impl World {
             to,
             life,
             sender,
+            receiver,
             message,
         } = envelope;
         let (lives, is_up) = self.life(to);
@@ -158,6 +160,9 @@ impl World {
         }
         // Whoever sent it has forgotten it.
         if life.is_none() && self.life(from).0 > sender {
+            self.watch.sometimes(Sometimes::MessageOutlivedItsSender);
+        }
+        if life.is_none() && lives > receiver {
             self.watch.sometimes(Sometimes::LateMessageReachedALaterLife);
         }
         self.watch.happened(&Event::Delivered {

@@ -54,6 +54,11 @@ pub(crate) enum Timer {
     LogSynced {
         upto: u64,
     },
+    /// What was proposed should have been applied.
+    ProposalDue {
+        term: u64,
+        index: u64,
+    },
     Apply,
     Check,
     Sweep {
