@@ -36,8 +36,7 @@ counters! {
     DuplicateJoinedARun "duplicate_joined_a_run";
     RivalRequestWaited "rival_request_waited";
     RivalRequestRefused "rival_request_refused";
-    DecisionRacedByTwoLeaders "decision_raced_by_two_leaders";
-    DecidedAgainByTheSameLeader "decided_again_by_the_same_leader";
+    SecondDecisionFoundTheFirst "second_decision_found_the_first";
     CommitLostItsRace "commit_lost_its_race";
     VotesSuperseded "votes_superseded";
     ProposalLostWithItsLeader "proposal_lost_with_its_leader";

@@ -3,11 +3,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use unanimo_core::table::Command;
 use unanimo_core::{IdempotencyKey, RequestHash, TransactionId};
 
 use super::{History, Invariant, Verdict};
 use crate::event::{Conclusion, Event};
-use crate::message::{Ask, Message, Why};
+use crate::message::{Ask, Message, Told, Why};
 use crate::node::Node;
 use crate::schedule::Time;
 
@@ -29,13 +30,15 @@ struct Asker {
     request_hash: RequestHash,
     key: Option<IdempotencyKey>,
     standing: Standing,
-    /// Whether its transaction was closed before its last attempt.
+    /// Whether its transaction was closed for the node that refused it.
     was_closed: bool,
 }
 
 #[derive(Debug, Default)]
 pub(super) struct Definite {
     askers: BTreeMap<Node, Asker>,
+    /// What each coordinator has closed, as far as it has applied in this life.
+    closed: BTreeMap<Node, TransactionId>,
     /// The calls that have arrived.
     arrived: BTreeSet<u64>,
 }
@@ -50,7 +53,25 @@ impl Invariant for Definite {
                 message: Message::Call { ask, .. },
                 ..
             } => {
-                self.asked(history, *from, ask);
+                self.asked(*from, ask);
+                Ok(())
+            }
+            Event::Sent {
+                from,
+                to,
+                message:
+                    Message::Told {
+                        told: Told::Refused(Why::Mismatch),
+                        ..
+                    },
+            } => {
+                if let Some(asker) = self.askers.get_mut(to) {
+                    asker.was_closed = Some(&asker.transaction) < self.closed.get(from);
+                }
+                Ok(())
+            }
+            Event::Crashed { node, .. } => {
+                self.closed.remove(node);
                 Ok(())
             }
             Event::Delivered {
@@ -64,13 +85,18 @@ impl Invariant for Definite {
                 Ok(())
             }
             Event::Applied {
+                node,
                 entry,
-                first: true,
-                before: None,
+                first,
+                before,
                 ..
             } => match &entry.command {
-                Some(unanimo_core::table::Command::Decide(proposal)) => {
+                Some(Command::Decide(proposal)) if *first && before.is_none() => {
                     self.somebody_started(history, proposal.transaction)
+                }
+                Some(Command::Advance(horizon)) => {
+                    self.closed.insert(*node, horizon.watermark);
+                    Ok(())
                 }
                 _ => Ok(()),
             },
@@ -97,7 +123,7 @@ impl Invariant for Definite {
 }
 
 impl Definite {
-    fn asked(&mut self, history: &History, initiator: Node, ask: &Ask) {
+    fn asked(&mut self, initiator: Node, ask: &Ask) {
         let (transaction, request_hash, key) = match ask {
             Ask::Submit {
                 transaction,
@@ -107,14 +133,13 @@ impl Definite {
             Ask::Commit { transaction, members } => (*transaction, RequestHash::of_members(members), None),
             Ask::Begin | Ask::Abort { .. } | Ask::Outcome { .. } => return,
         };
-        let asker = self.askers.entry(initiator).or_insert(Asker {
+        self.askers.entry(initiator).or_insert(Asker {
             transaction,
             request_hash,
             key,
             standing: Standing::Open,
             was_closed: false,
         });
-        asker.was_closed = history.is_closed(transaction);
     }
 
     fn is_uncertain(&mut self, initiator: Node) {

@@ -556,13 +556,8 @@ impl World {
                     }
                 }
                 Some(_) => {
-                    let decided = self.watch.history.decided.get(&proposal.transaction);
-                    let same_leader = decided.is_some_and(|decided| decided.term == entry.term);
-                    self.watch.sometimes(if same_leader {
-                        Sometimes::DecidedAgainByTheSameLeader
-                    } else {
-                        Sometimes::DecisionRacedByTwoLeaders
-                    });
+                    // Both are of one leader: the next one begins when it has applied what the last one decided.
+                    self.watch.sometimes(Sometimes::SecondDecisionFoundTheFirst);
                     if proposal.decision.is_commit() && !record.decision.is_commit() {
                         self.watch.sometimes(Sometimes::CommitLostItsRace);
                     }
