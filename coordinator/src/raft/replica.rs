@@ -15,6 +15,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use unanimo_core::table::{Applied, Binding, Command, DecisionRecord, Horizon, Registration};
 use unanimo_core::{IdempotencyKey, ParticipantId, TransactionId};
 use unanimo_proto::storage::encode_commands;
+use unanimo_table::Table;
 
 use super::admission::Admission;
 use super::background::{self, WriterHandle};
@@ -227,7 +228,7 @@ impl Replica {
         &self,
         transaction: TransactionId,
     ) -> Result<Option<DecisionRecord>, ReadTableError> {
-        table_view::record(&*self.shared.storage.table, transaction)
+        self.read(|table| table_view::record(table, transaction))
     }
 
     /// What this node knows of a participant.
@@ -239,7 +240,7 @@ impl Replica {
         &self,
         participant: &ParticipantId,
     ) -> Result<Option<Registration>, ReadTableError> {
-        table_view::registration(&*self.shared.storage.table, participant)
+        self.read(|table| table_view::registration(table, participant))
     }
 
     /// How far the cluster has come in time, and what is closed, as far as this node has applied.
@@ -248,7 +249,7 @@ impl Replica {
     ///
     /// The table has failed; so has the replica.
     pub(crate) fn horizon(&self) -> Result<Horizon, ReadTableError> {
-        table_view::horizon(&*self.shared.storage.table)
+        self.read(table_view::horizon)
     }
 
     /// What may be forgotten of the first `limit` closed transactions after `after`; none when there are no more.
@@ -261,7 +262,7 @@ impl Replica {
         after: Option<TransactionId>,
         limit: usize,
     ) -> Result<Option<Forgettable>, ReadTableError> {
-        table_view::forgettable(&*self.shared.storage.table, after, limit)
+        self.read(|table| table_view::forgettable(table, after, limit))
     }
 
     /// What an idempotency key stands for, as far as this node has applied.
@@ -270,7 +271,7 @@ impl Replica {
     ///
     /// The table has failed; so has the replica.
     pub(crate) fn binding(&self, key: &IdempotencyKey) -> Result<Option<Binding>, ReadTableError> {
-        table_view::binding(&*self.shared.storage.table, key)
+        self.read(|table| table_view::binding(table, key))
     }
 
     /// What may be free of the first `limit` idempotency keys of closed transactions after `after`; none when there are no
@@ -284,7 +285,7 @@ impl Replica {
         after: Option<Vec<u8>>,
         limit: usize,
     ) -> Result<Option<Releasable>, ReadTableError> {
-        table_view::releasable(&*self.shared.storage.table, after, limit)
+        self.read(|table| table_view::releasable(table, after, limit))
     }
 
     /// Participants that this node knows of, in the order of their names: the first `limit` behind `after`.
@@ -297,18 +298,17 @@ impl Replica {
         after: Option<&ParticipantId>,
         limit: usize,
     ) -> Result<Vec<(ParticipantId, Registration)>, ReadTableError> {
-        table_view::registrations(&*self.shared.storage.table, after, limit)
+        self.read(|table| table_view::registrations(table, after, limit))
     }
 
     /// How many participants this node knows of, counted where nothing else waits for the table, and up to `limit`.
     pub(crate) async fn count_registrations_aside(&self, limit: usize) -> std::io::Result<usize> {
-        let table = Arc::clone(&self.shared.storage.table);
+        let replica = self.clone();
         let count = move || {
             let (first, end) = REGISTRATIONS;
-            table.scan(first, Some(end), limit).map(|entries| entries.len())
+            replica.read(|table| Ok(table.scan(first, Some(end), limit)?.len()))
         };
-        let counted = background::run(self.shared.background, count).await?;
-        counted.map_err(|error| ReadTableError::from(error).into())
+        Ok(background::run(self.shared.background, count).await??)
     }
 
     /// The same as [`unended`](Self::unended), read where nothing else waits for the table.
@@ -337,13 +337,24 @@ impl Replica {
             None => UNENDED.0.to_vec(),
         };
         let mut found = Vec::new();
-        for (key, _) in self.shared.storage.table.scan(&from, Some(UNENDED.1), limit)? {
-            let transaction = table_view::transaction_of(&key)?;
-            // It may have ended since the keys were read.
-            let record = self.record(transaction)?.filter(|record| !record.is_ended());
-            found.extend(record.map(|record| (transaction, record)));
-        }
-        Ok(found)
+        self.read(|table| {
+            for (key, _) in table.scan(&from, Some(UNENDED.1), limit)? {
+                let transaction = table_view::transaction_of(&key)?;
+                // It may have ended since the keys were read.
+                let record = table_view::record(table, transaction)?.filter(|record| !record.is_ended());
+                found.extend(record.map(|record| (transaction, record)));
+            }
+            Ok(found)
+        })
+    }
+
+    /// Reads the table. If that fails, so has the replica, and whoever has to stop the process hears of it (R10): with
+    /// nothing to apply this may be the first to meet the failure, and the last.
+    fn read<T>(
+        &self,
+        read: impl FnOnce(&dyn Table) -> Result<T, ReadTableError>,
+    ) -> Result<T, ReadTableError> {
+        read(&*self.shared.storage.table).inspect_err(|error| self.shared.storage.failure.tell(error))
     }
 
     /// Takes a snapshot of everything applied, and returns when it is durable. The log may be purged after it.

@@ -10,7 +10,7 @@ use unanimo_core::table::Applied;
 use unanimo_journal::{Lose, Options, RealDisk, SimulatedDisk};
 use unanimo_proto::transport::{Connector as _, TcpConnector};
 use unanimo_proto::{ErrorReason, internal as wire, reason_of};
-use unanimo_table::MemoryTable;
+use unanimo_table::{Batch, MemoryTable, Table as _};
 
 use super::fixture::{acknowledge, cluster_id, decide, participant, register, transaction};
 use super::node::{Cluster, DEADLINE, Site};
@@ -666,6 +666,34 @@ async fn a_failed_write_of_log_or_table_stops_the_replica() {
         let later = replica.propose(vec![decide(3, 1, 1)]).await;
         assert!(matches!(later, Err(ProposeError::Failed(_))), "{part}: {later:?}");
         assert_eq!(replica.status().role, Role::Stopped);
+        replica.shutdown().await;
+    }
+}
+
+/// R10: whoever finds that the table has failed says so. A leader that reads and has nothing to apply would else stay, and
+/// answer nobody.
+#[tokio::test]
+async fn a_failed_read_of_the_table_stops_the_replica() {
+    type Read = fn(&Replica) -> bool;
+    let reads: [Read; 5] = [
+        |replica| replica.record(transaction(1)).is_err(),
+        |replica| replica.horizon().is_err(),
+        |replica| replica.unended(None, 1).is_err(),
+        |replica| replica.registrations(None, 1).is_err(),
+        |replica| replica.forgettable(None, 1).is_err(),
+    ];
+    for read in reads {
+        let table = MemoryTable::new();
+        let replica = alone(&SimulatedDisk::new(), &table, &SimulatedDisk::new()).await;
+        // Outside of what the replica applies, so that it has not heard of it.
+        table.fail_next_apply();
+        let mut batch = Batch::new();
+        batch.put("key", "value");
+        assert!(table.apply(batch).is_err());
+        assert_eq!(*replica.failed().borrow(), None);
+        assert!(read(&replica));
+        let reason = replica.failed().borrow().clone().unwrap();
+        assert!(reason.contains("table"), "{reason}");
         replica.shutdown().await;
     }
 }
