@@ -116,15 +116,64 @@ pub(crate) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> T + Send + 'static,
 ) -> T {
     match writing {
-        Writing::Threads => joined(tokio::task::spawn_blocking(work).await),
+        Writing::Threads => aside(work).await,
         Writing::Tasks | Writing::SlowTasks(_) => work(),
     }
 }
 
-/// What a blocking task returned; its panic goes on here.
-pub(crate) fn joined<T>(result: Result<T, tokio::task::JoinError>) -> T {
-    match result {
+/// Runs what blocks on a thread for such work; its panic goes on here. A runtime that shuts down takes no more of it, and is
+/// about to drop whoever waits.
+pub(crate) async fn aside<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    match tokio::task::spawn_blocking(work).await {
         Ok(value) => value,
-        Err(error) => std::panic::resume_unwind(error.into_panic()),
+        Err(error) => match error.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            Err(_) => std::future::pending().await,
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+    use std::thread;
+
+    use super::*;
+
+    /// Says when the task that has it ends, and whether by a panic.
+    struct Ends(mpsc::Sender<bool>);
+
+    impl Drop for Ends {
+        fn drop(&mut self) {
+            let _ = self.0.send(thread::panicking());
+        }
+    }
+
+    #[test]
+    fn who_has_work_for_a_runtime_that_shuts_down_does_not_panic() {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .build()
+            .unwrap();
+        let (begun, has_begun) = mpsc::channel();
+        let (go_on, may_go_on) = mpsc::channel::<()>();
+        let (ended, has_ended) = mpsc::channel();
+        runtime.spawn(async move {
+            let _ends = Ends(ended);
+            begun.send(()).unwrap();
+            // The worker stays in here while the runtime is told to shut down.
+            may_go_on.recv().unwrap();
+            blocking(Writing::Threads, || ()).await;
+        });
+        has_begun.recv().unwrap();
+        runtime.shutdown_background();
+        go_on.send(()).unwrap();
+        assert!(!has_ended.recv().unwrap(), "it panicked");
+    }
+
+    #[tokio::test]
+    #[should_panic(expected = "on a thread of its own")]
+    async fn a_panic_goes_on_where_the_work_is_waited_for() {
+        blocking(Writing::Threads, || panic!("on a thread of its own")).await;
     }
 }

@@ -12,7 +12,7 @@ use unanimo_proto::v1::participant_server::ParticipantServer;
 use unanimo_proto::{BadContext, BranchReport, BranchState, Context};
 use unanimo_table::{SledOptions, SledTable};
 
-use crate::background::{blocking, forget, hear, joined, remember};
+use crate::background::{aside, blocking, forget, hear, remember};
 use crate::branch_table::BranchTable;
 use crate::branches::{Branches, Completion, Surroundings};
 use crate::doubts::Doubts;
@@ -114,7 +114,7 @@ impl Participant {
         manager: impl ResourceManager,
     ) -> Result<Self, StartError> {
         let folder = options.data.clone();
-        let opened = tokio::task::spawn_blocking(move || -> Result<_, StartError> {
+        let opened = aside(move || -> Result<_, StartError> {
             let data = |source| StartError::Data {
                 path: folder.clone(),
                 source,
@@ -123,12 +123,12 @@ impl Participant {
             let opened = SledTable::open(folder.join("branches"), SledOptions::new("branch"))?;
             Ok((disk, opened))
         });
-        let (disk, opened) = joined(opened.await)?;
+        let (disk, opened) = opened.await?;
         let table = Arc::new(opened.table);
-        if let Some(aside) = &opened.set_aside {
+        if let Some(set_aside) = &opened.set_aside {
             tracing::warn!(
                 participant = %options.name,
-                set_aside = %aside.display(),
+                set_aside = %set_aside.display(),
                 "the branch table was damaged and is rebuilt from the journal"
             );
         }
@@ -144,7 +144,7 @@ impl Participant {
         };
         let participant = Self::open_with(options, parts, manager).await?;
         if opened.set_aside.is_some() {
-            joined(tokio::task::spawn_blocking(move || table.rebuilt()).await)?;
+            aside(move || table.rebuilt()).await?;
         }
         Ok(participant)
     }
