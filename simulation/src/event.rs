@@ -134,6 +134,8 @@ pub(crate) enum Event<'a> {
         transaction: TransactionId,
         /// How long the voting phase may take.
         voting: Time,
+        /// After how long a member that has not answered is asked again.
+        attempt: Time,
     },
     AbortAsked {
         node: Node,

@@ -425,6 +425,7 @@ impl World {
             node,
             transaction,
             voting,
+            attempt: self.knobs.attempt_ms * MS,
         });
         self.step_transaction(place, transaction, TransactionInput::TimerFired);
     }

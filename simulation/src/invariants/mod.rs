@@ -19,6 +19,7 @@ mod one_decision;
 mod presumed_abort;
 mod progress;
 mod promise;
+mod silence;
 mod takeover;
 mod time;
 mod tombstone;

@@ -1,12 +1,14 @@
 //! R6: a leader's death aborts nothing that was fully prepared. Every abort has a cause of its own: a member's No, the
 //! initiator's wish, or a deadline that passed in the run that decided so: it has lasted its time, it has asked whom it
-//! misses, and has not heard them.
+//! misses until the end, and has not heard them for a reason. A member that has the call and does not answer although
+//! nothing keeps it from that is no cause, and neither is an answer that arrived and was not listened to.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use unanimo_core::table::{Applied, Command};
 use unanimo_core::{AbortReason, Decision, Members, RequestHash, TransactionId, TransactionPhase, Vote};
 
+use super::silence::Silence;
 use super::{History, Invariant, Verdict};
 use crate::event::Event;
 use crate::message::Message;
@@ -18,26 +20,38 @@ use crate::schedule::Time;
 struct Run {
     request_hash: RequestHash,
     since: Time,
-    asked: BTreeSet<u8>,
+    /// Whether it waits for votes now.
+    collects: bool,
+    /// When each was asked last. Who has to vote again is asked again.
+    asked: BTreeMap<u8, Time>,
     heard: BTreeSet<u8>,
-    /// Members had to vote again, so what was heard before may not count.
-    votes_again: bool,
+    /// Whose vote arrived and should have been heard.
+    unheard: BTreeSet<u8>,
+}
+
+/// A run whose deadline passed, as it was then.
+#[derive(Clone, Debug)]
+struct Late {
+    request_hash: RequestHash,
     has_lasted: bool,
+    /// Who was silent with a reason: it was asked until the end.
+    excused: BTreeSet<u8>,
 }
 
 #[derive(Debug, Default)]
 pub(super) struct Takeover {
     said_no: BTreeSet<(u8, TransactionId, RequestHash)>,
     runs: BTreeMap<(Node, TransactionId), Run>,
-    /// The runs whose deadline passed, as they were then.
-    late: BTreeMap<(Node, TransactionId), Vec<Run>>,
+    late: BTreeMap<(Node, TransactionId), Vec<Late>>,
     asked: BTreeSet<TransactionId>,
+    silence: Silence,
 }
 
 impl Invariant for Takeover {
     const NAME: &'static str = "R6 takeover adopts";
 
-    fn observe(&mut self, _: &History, event: &Event<'_>, now: Time) -> Verdict {
+    fn observe(&mut self, history: &History, event: &Event<'_>, now: Time) -> Verdict {
+        self.silence.observe(history, event)?;
         match event {
             Event::Votes {
                 at,
@@ -53,15 +67,44 @@ impl Invariant for Takeover {
                 transaction,
                 request_hash,
                 from,
-                to: TransactionPhase::Preparing { .. },
-            } => self.collects((*node, *transaction), *request_hash, from.is_none(), now),
+                to,
+            } => match to {
+                TransactionPhase::Preparing { .. } => {
+                    self.collects((*node, *transaction), *request_hash, from.is_none(), now);
+                }
+                _ => {
+                    if let Some(run) = self.runs.get_mut(&(*node, *transaction)) {
+                        run.collects = false;
+                    }
+                }
+            },
             Event::Sent {
                 from,
                 to: Node::Participant(at),
                 message: Message::Prepare { transaction, .. },
             } => {
                 if let Some(run) = self.runs.get_mut(&(*from, *transaction)) {
-                    run.asked.insert(*at);
+                    run.asked.insert(*at, now);
+                }
+            }
+            Event::Delivered {
+                from: Node::Participant(at),
+                to,
+                message:
+                    Message::Voted {
+                        transaction,
+                        request_hash,
+                        witness,
+                        ..
+                    },
+            } => {
+                let counts = witness.is_none_or(|witness| self.silence.counts(*at, *to, witness.generation));
+                if let Some(run) = self.runs.get_mut(&(*to, *transaction))
+                    && run.collects
+                    && run.request_hash == *request_hash
+                    && counts
+                {
+                    run.unheard.insert(*at);
                 }
             }
             Event::VoteReached {
@@ -78,11 +121,16 @@ impl Invariant for Takeover {
                 node,
                 transaction,
                 voting,
+                attempt,
             } => {
                 let place = (*node, *transaction);
-                if let Some(mut run) = self.runs.get(&place).cloned() {
-                    run.has_lasted = now >= run.since + voting;
-                    self.late.entry(place).or_default().push(run);
+                if let Some(run) = self.runs.get(&place) {
+                    let late = Late {
+                        request_hash: run.request_hash,
+                        has_lasted: now >= run.since + voting,
+                        excused: run.excused(place, now, *attempt, &self.silence),
+                    };
+                    self.late.entry(place).or_default().push(late);
                 }
             }
             Event::AbortAsked { transaction, .. } => {
@@ -108,8 +156,8 @@ impl Invariant for Takeover {
                     Decision::Abort(AbortReason::DeadlinePassed { missing }) => {
                         let place = (Node::Coordinator(entry.by), id);
                         let late = self.late.get(&place).into_iter().flatten();
-                        let ours = |run: &&Run| run.request_hash == record.request_hash;
-                        late.filter(ours).any(|run| run.misses(missing))
+                        let ours = |late: &&Late| late.request_hash == record.request_hash;
+                        late.filter(ours).any(|late| late.misses(missing))
                     }
                     Decision::Abort(AbortReason::Requested) => self.asked.contains(&id),
                     Decision::Abort(AbortReason::Presumed) => false,
@@ -126,29 +174,46 @@ impl Invariant for Takeover {
 
 impl Takeover {
     fn collects(&mut self, place: (Node, TransactionId), request_hash: RequestHash, is_new: bool, now: Time) {
-        if is_new {
-            let run = Run {
-                request_hash,
-                since: now,
-                asked: BTreeSet::new(),
-                heard: BTreeSet::new(),
-                votes_again: false,
-                has_lasted: false,
-            };
-            self.runs.insert(place, run);
-        } else if let Some(run) = self.runs.get_mut(&place) {
-            run.votes_again = true;
-        }
+        let since = match self.runs.get(&place) {
+            Some(run) if !is_new => run.since,
+            _ => now,
+        };
+        let run = Run {
+            request_hash,
+            since,
+            collects: true,
+            asked: BTreeMap::new(),
+            heard: BTreeSet::new(),
+            unheard: BTreeSet::new(),
+        };
+        self.runs.insert(place, run);
     }
 }
 
 impl Run {
-    /// Whether it had its time and these have not voted in it although it has asked them.
-    fn misses(&self, missing: &Members) -> bool {
-        let misses = |member| {
-            let at = participant_place(member) as u8;
-            self.asked.contains(&at) && (self.votes_again || !self.heard.contains(&at))
+    /// Whom it has asked, the last time not longer ago than it waits before it asks again, and who had a reason not to be
+    /// heard.
+    fn excused(
+        &self,
+        (node, id): (Node, TransactionId),
+        now: Time,
+        attempt: Time,
+        silence: &Silence,
+    ) -> BTreeSet<u8> {
+        let excused = |(at, last): (&u8, &Time)| {
+            let asked_again = now <= last + attempt;
+            let answered = self.heard.contains(at) || self.unheard.contains(at);
+            let silent = !answered && !silence.owes(*at, node, id, self.request_hash);
+            (asked_again && silent).then_some(*at)
         };
-        self.has_lasted && !missing.is_empty() && missing.iter().all(misses)
+        self.asked.iter().filter_map(excused).collect()
+    }
+}
+
+impl Late {
+    /// Whether it had its time and all of these had a reason not to be heard.
+    fn misses(&self, missing: &Members) -> bool {
+        let excused = |member| self.excused.contains(&(participant_place(member) as u8));
+        self.has_lasted && !missing.is_empty() && missing.iter().all(excused)
     }
 }

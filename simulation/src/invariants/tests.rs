@@ -14,6 +14,8 @@ use crate::log::Entry;
 use crate::message::{Ask, InquiryAnswer, Message, Told};
 use crate::node::{Node, participant_id};
 
+mod deadlines;
+
 const C1: Node = Node::Coordinator(0);
 const P1: Node = Node::Participant(0);
 const I1: Node = Node::Initiator(0);
@@ -403,78 +405,6 @@ fn takeover() {
     assert_eq!(feed.sees_vote(&no(), true), None);
     let applied = Applied::Decided(record(reasons[3].clone()));
     assert_eq!(feed.apply(proposal(t(5), reasons[3].clone()), applied), None);
-}
-
-/// A run begins at time 0, asks these members, hears a Yes of those and decides that the deadline has passed.
-fn deadline_of_a_run(asked: &[u8], heard: &[u8], lasted: u64, missing: Members) -> Option<&'static str> {
-    let mut feed = Feed::default();
-    let (node, transaction, request_hash) = (C1, t(5), HASH);
-    let preparing = TransactionPhase::Preparing {
-        tally: unanimo_core::Tally::new(&members()),
-        deadline: Timestamp::default(),
-    };
-    let begins = Event::TransactionMoved {
-        node,
-        transaction,
-        request_hash,
-        from: None,
-        to: &preparing,
-    };
-    assert_eq!(feed.see_at(&begins, 0), None);
-    let message = Message::Prepare {
-        transaction,
-        members: Rc::new(members()),
-        request_hash,
-        operation: None,
-        remaining_ms: 1,
-        watermark: None,
-    };
-    for at in asked {
-        let (from, to, message) = (C1, Node::Participant(*at), &message);
-        assert_eq!(feed.see_at(&Event::Sent { from, to, message }, 0), None);
-    }
-    for at in heard {
-        let reached = Event::VoteReached {
-            node,
-            at: *at,
-            transaction,
-            request_hash,
-            vote: &Vote::Yes,
-        };
-        assert_eq!(feed.see_at(&reached, 0), None);
-    }
-    let fired = Event::DeadlineFired {
-        node,
-        transaction,
-        voting: 1_000,
-    };
-    assert_eq!(feed.see_at(&fired, lasted), None);
-    let decision = Decision::Abort(AbortReason::DeadlinePassed { missing });
-    let applied = Applied::Decided(record(decision.clone()));
-    feed.apply(proposal(t(5), decision), applied)
-}
-
-#[test]
-fn a_deadline_explains_an_abort_if_somebody_was_asked_in_time_and_did_not_vote() {
-    let rule = Some("R6 takeover adopts");
-    let p1 = || Members::from([participant_id(0)]);
-    assert_eq!(deadline_of_a_run(&[0, 1], &[1], 1_000, p1()), None);
-    assert_eq!(deadline_of_a_run(&[0, 1], &[1], 999, p1()), rule, "too early");
-    assert_eq!(
-        deadline_of_a_run(&[1], &[1], 1_000, p1()),
-        rule,
-        "it was not asked"
-    );
-    assert_eq!(
-        deadline_of_a_run(&[0, 1], &[0, 1], 1_000, p1()),
-        rule,
-        "it has voted"
-    );
-    assert_eq!(
-        deadline_of_a_run(&[0, 1], &[1], 1_000, Members::new()),
-        rule,
-        "nobody is missing"
-    );
 }
 
 #[test]
