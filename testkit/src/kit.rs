@@ -64,8 +64,8 @@ fn one<S: Service>(run: &mut Run<S>, rule: Rule, expected: &Expected) -> Cell {
     }
     match rule.test(run, expected) {
         Err(why) => Cell::Failed(why),
-        Ok(()) if run.was_disturbed() => Cell::Passed,
-        Ok(()) => Cell::NotApplicable,
+        Ok(()) if run.was_reached() => Cell::Passed,
+        Ok(()) => Cell::NotReached,
     }
 }
 
@@ -80,19 +80,24 @@ fn at_every_write<S: Service>(
     let mut undisturbed = Run::new(fresh(), Schedule::Calm, 0);
     let cell = one(&mut undisturbed, rule, expected);
     let writes = of(undisturbed.writes());
-    // What fails without a crash is told elsewhere.
-    if cell != Cell::Passed || writes == 0 {
-        return Cell::NotApplicable;
+    match cell {
+        Cell::Passed if writes > 0 => {}
+        Cell::Passed | Cell::NotApplicable => return Cell::NotApplicable,
+        // What fails without a crash is told elsewhere.
+        Cell::Failed(_) | Cell::NotReached => return Cell::NotReached,
     }
+    let mut reached = false;
     for write in 0..writes {
         let mut run = Run::new(fresh(), schedule, write);
         match schedule {
             Schedule::TableWrites => run.power_off_at_table_write(write),
             _ => run.power_off_at_journal_write(write),
         }
-        if let Cell::Failed(why) = one(&mut run, rule, expected) {
-            return Cell::Failed(format!("at one of the writes: {why}"));
+        match one(&mut run, rule, expected) {
+            Cell::Failed(why) => return Cell::Failed(format!("at one of the writes: {why}")),
+            Cell::Passed => reached = true,
+            Cell::NotReached | Cell::NotApplicable => {}
         }
     }
-    Cell::Passed
+    if reached { Cell::Passed } else { Cell::NotReached }
 }

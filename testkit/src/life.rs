@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::runtime::Runtime;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tonic::Status;
 use unanimo_core::{ClusterId, Operation, ParticipantId, RequestHash, Timestamp, TransactionId, Vote};
 use unanimo_participant::{
@@ -18,7 +18,7 @@ use unanimo_proto::{PrepareMessage, PrepareVote, v1};
 use crate::Service;
 use crate::coordinator::{CLUSTER, InMemory};
 use crate::run::World;
-use crate::watched::Watched;
+use crate::watched::{Gate, Watched};
 
 const NAME: &str = "service";
 
@@ -59,6 +59,13 @@ pub(crate) enum Message {
 pub(crate) enum Answer {
     Voted(Vote),
     Acknowledged,
+}
+
+/// What became of a Prepare that was overtaken by its Abort.
+pub(crate) struct Overtaken {
+    pub(crate) vote: Vote,
+    /// Whether the resource manager was at work on it when the Abort came.
+    pub(crate) was_at_work: bool,
 }
 
 /// One life. Dropping it ends everything that it was doing.
@@ -122,18 +129,45 @@ impl<M: ResourceManager> Life<M> {
     pub(crate) fn send(&mut self, message: &Message) -> Ended<Answer> {
         let client = ParticipantClient::new(self.participant.service());
         let (crashed, participant) = (&mut self.crashed, &self.participant);
-        self.runtime.block_on(async {
-            tokio::select! {
+        let answered = until_crashed(crashed, participant, answer(client, message));
+        self.runtime.block_on(answered)
+    }
+
+    /// Sends a Prepare, and its Abort when the resource manager has reached the gate. That opens when the Prepare is
+    /// answered, which does not wait for the resource manager; the Abort's answer does.
+    pub(crate) fn send_overtaking(
+        &mut self,
+        prepare: &Message,
+        abort: &Message,
+        gate: &Gate,
+    ) -> Ended<Overtaken> {
+        let client = || ParticipantClient::new(self.participant.service());
+        let (preparing, aborting) = (answer(client(), prepare), answer(client(), abort));
+        let answered = Notify::new();
+        let preparing = async {
+            let voted = preparing.await;
+            answered.notify_one();
+            gate.open();
+            voted
+        };
+        let aborting = async {
+            let was_at_work = tokio::select! {
                 biased;
-                _ = crashed.wait_for(|crashed| *crashed) => Ended::Crashed,
-                _ = participant.stopped() => Ended::Crashed,
-                answered = tokio::time::timeout(PATIENCE, answer(client, message)) => match answered {
-                    Ok(Ok(answer)) => Ended::Answered(answer),
-                    Ok(Err(status)) => Ended::Refused(status.to_string()),
-                    Err(_) => Ended::Refused("there was no answer".to_owned()),
-                },
+                () = gate.reached() => true,
+                () = answered.notified() => false,
+            };
+            aborting.await.map(|_| was_at_work)
+        };
+        let both = async {
+            let (voted, aborted) = tokio::join!(preparing, aborting);
+            let was_at_work = aborted?;
+            match voted? {
+                Answer::Voted(vote) => Ok(Overtaken { vote, was_at_work }),
+                Answer::Acknowledged => Err(malformed("a Prepare is acknowledged")),
             }
-        })
+        };
+        let (crashed, participant) = (&mut self.crashed, &self.participant);
+        self.runtime.block_on(until_crashed(crashed, participant, both))
     }
 
     /// Lets something of the service run in this life.
@@ -144,6 +178,23 @@ impl<M: ResourceManager> Life<M> {
     /// Messages that were refused as contradictions.
     pub(crate) fn violations(&self) -> u64 {
         self.participant.statistics().violations
+    }
+}
+
+async fn until_crashed<T>(
+    crashed: &mut watch::Receiver<bool>,
+    participant: &Participant,
+    call: impl Future<Output = Result<T, Status>>,
+) -> Ended<T> {
+    tokio::select! {
+        biased;
+        _ = crashed.wait_for(|crashed| *crashed) => Ended::Crashed,
+        _ = participant.stopped() => Ended::Crashed,
+        answered = tokio::time::timeout(PATIENCE, call) => match answered {
+            Ok(Ok(answer)) => Ended::Answered(answer),
+            Ok(Err(status)) => Ended::Refused(status.to_string()),
+            Err(_) => Ended::Refused("there was no answer".to_owned()),
+        },
     }
 }
 

@@ -11,6 +11,8 @@ pub enum Cell {
     Passed,
     /// The rule was broken, and how.
     Failed(String),
+    /// The test of the rule never came to what the schedule stands for, so this says nothing.
+    NotReached,
     /// The schedule has nothing to do with the rule, or the service has no such operation.
     NotApplicable,
 }
@@ -40,20 +42,31 @@ impl Matrix {
         self.rows.iter().filter(broken).map(|row| row.rule).collect()
     }
 
-    /// Ends the test unless every rule was kept under every schedule.
+    /// The rules of which nothing is known: under no schedule were they kept or broken. Either the service has no such
+    /// operation, or it never came to it.
+    pub fn not_judged(&self) -> Vec<&'static str> {
+        let rows = self.rows.iter().filter(|row| !row.is_judged());
+        rows.map(|row| row.rule).collect()
+    }
+
+    /// Ends the test unless every rule was kept under every schedule that came about, and none was missed. A rule for which
+    /// the service has no operation is not asked for.
     ///
     /// # Panics
     ///
-    /// With the matrix, if a rule was broken.
+    /// With the matrix, if a rule was broken, or was tested and never came to anything.
     pub fn assert_all_passed(&self) {
         assert!(self.broken().is_empty(), "rules were broken\n{self}");
+        let missed = |row: &Row| !row.is_judged() && row.cells.contains(&Cell::NotReached);
+        assert!(!self.rows.iter().any(missed), "rules were not judged\n{self}");
     }
 
-    /// The same for programs: `{"schedules": […], "rules": [{"rule": …, "cells": ["passed", "failed: …", null]}]}`.
+    /// The same for programs: `{"schedules": […], "rules": [{"rule": …, "cells": ["passed", "failed: …", "not reached", null]}]}`.
     pub fn to_json(&self) -> Value {
         let cell = |cell: &Cell| match cell {
             Cell::Passed => json!("passed"),
             Cell::Failed(why) => json!(format!("failed: {why}")),
+            Cell::NotReached => json!("not reached"),
             Cell::NotApplicable => Value::Null,
         };
         let row = |row: &Row| {
@@ -62,6 +75,13 @@ impl Matrix {
         };
         let rules: Vec<Value> = self.rows.iter().map(row).collect();
         json!({ "schedules": self.schedules, "rules": rules })
+    }
+}
+
+impl Row {
+    fn is_judged(&self) -> bool {
+        let judged = |cell: &Cell| matches!(cell, Cell::Passed | Cell::Failed(_));
+        self.cells.iter().any(judged)
     }
 }
 
@@ -79,6 +99,7 @@ impl fmt::Display for Matrix {
                 let text = match cell {
                     Cell::Passed => "ok",
                     Cell::Failed(_) => "FAIL",
+                    Cell::NotReached => "-",
                     Cell::NotApplicable => ".",
                 };
                 write!(f, " {text:>4}")?;
@@ -88,6 +109,9 @@ impl fmt::Display for Matrix {
         writeln!(f)?;
         for (place, schedule) in self.schedules.iter().enumerate() {
             writeln!(f, "{:>2} {schedule}", place + 1)?;
+        }
+        for rule in self.not_judged() {
+            writeln!(f, "\nnot judged: {rule}")?;
         }
         for row in &self.rows {
             for (place, cell) in row.cells.iter().enumerate() {

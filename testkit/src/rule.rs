@@ -2,6 +2,7 @@
 
 use crate::Service;
 use crate::run::Run;
+use crate::watched::{Call, Point};
 
 /// Effects of fresh data, and of `operation` done once.
 pub(crate) struct Expected {
@@ -15,6 +16,7 @@ pub(crate) enum Rule {
     HoldsComeBack,
     YesCanBeCommitted,
     AbortLeavesNothing,
+    AbortWhilePreparing,
     LatePrepareRefused,
     CommitOnce,
     CommitStays,
@@ -25,10 +27,11 @@ pub(crate) enum Rule {
 }
 
 impl Rule {
-    pub(crate) const ALL: [Self; 10] = [
+    pub(crate) const ALL: [Self; 11] = [
         Self::HoldsComeBack,
         Self::YesCanBeCommitted,
         Self::AbortLeavesNothing,
+        Self::AbortWhilePreparing,
         Self::LatePrepareRefused,
         Self::CommitOnce,
         Self::CommitStays,
@@ -43,6 +46,7 @@ impl Rule {
             Self::HoldsComeBack => "R3 holds of a Yes stay",
             Self::YesCanBeCommitted => "R3 a Yes can be committed",
             Self::AbortLeavesNothing => "R3 an abort leaves nothing",
+            Self::AbortWhilePreparing => "R3 an abort during prepare leaves nothing",
             Self::LatePrepareRefused => "R4 a late Prepare is refused",
             Self::CommitOnce => "R9 a commit happens once",
             Self::CommitStays => "R9 a commit that was acknowledged stays",
@@ -73,9 +77,10 @@ impl Rule {
             Self::HoldsComeBack => holds_come_back(run),
             Self::YesCanBeCommitted => yes_can_be_committed(run, expected),
             Self::AbortLeavesNothing => abort_leaves_nothing(run, expected),
+            Self::AbortWhilePreparing => abort_while_preparing(run, expected),
             Self::LatePrepareRefused => late_prepare_refused(run, expected),
             Self::CommitOnce => commit_once(run, expected),
-            Self::CommitStays => commit_stays(run, expected),
+            Self::CommitStays => commit_stays(run),
             Self::Isolation => isolation(run, expected),
             Self::AbortOfUnknown => abort_of_unknown(run, expected),
             Self::NoLeavesNothing => no_leaves_nothing(run, expected),
@@ -111,6 +116,15 @@ fn abort_leaves_nothing<S: Service>(run: &mut Run<S>, expected: &Expected) -> Re
     run.abort(2)
 }
 
+fn abort_while_preparing<S: Service>(run: &mut Run<S>, expected: &Expected) -> Result<(), String> {
+    let (operation, rival) = (run.operations.operation.clone(), run.operations.rival.clone());
+    run.abort_while_at_work(1, &operation, Point::Before(Call::Prepare))?;
+    run.abort_while_at_work(2, &operation, Point::After(Call::Prepare))?;
+    effects_are(run, &expected.before, "an abort during prepare")?;
+    run.yes(3, &rival, "after the abort the rival is free")?;
+    run.abort(3)
+}
+
 fn late_prepare_refused<S: Service>(run: &mut Run<S>, expected: &Expected) -> Result<(), String> {
     let (operation, rival) = (run.operations.operation.clone(), run.operations.rival.clone());
     run.abort(1)?;
@@ -141,13 +155,15 @@ fn commit_once<S: Service>(run: &mut Run<S>, expected: &Expected) -> Result<(), 
     Ok(())
 }
 
-fn commit_stays<S: Service>(run: &mut Run<S>, expected: &Expected) -> Result<(), String> {
+fn commit_stays<S: Service>(run: &mut Run<S>) -> Result<(), String> {
     let operation = run.operations.operation.clone();
-    run.calm();
     run.yes(1, &operation, "with fresh data")?;
+    run.cut_no_more_answers();
     run.commit(1)?;
+    // That it happened, and once, are other rules.
+    let acknowledged = run.effects()?;
     run.crash();
-    effects_are(run, &expected.after, "a crash after the acknowledgement")
+    effects_are(run, &acknowledged, "a crash after the acknowledgement")
 }
 
 fn isolation<S: Service>(run: &mut Run<S>, expected: &Expected) -> Result<(), String> {

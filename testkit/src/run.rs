@@ -9,9 +9,9 @@ use unanimo_journal::SimulatedDisk;
 use unanimo_participant::{Bytes, ResourceManager as _};
 use unanimo_table::MemoryTable;
 
-use crate::life::{Answer, Ended, Life, Message, transaction};
+use crate::life::{Answer, Ended, Life, Message, Overtaken, transaction};
 use crate::schedule::Schedule;
-use crate::watched::Trap;
+use crate::watched::{Gate, Point, Trap};
 use crate::{Operations, Service, Storage};
 
 /// How often a message is sent again before the service counts as stuck. Each crash of a run costs one.
@@ -35,8 +35,16 @@ pub(crate) struct Run<S: Service> {
     schedule: Schedule,
     /// Whether the schedule does its worst at the moment.
     disturbed: bool,
-    /// Whether the moment to cut the power had not come when it was no longer to be cut.
-    came_too_late: bool,
+    /// Whether the power is cut after answers, if the schedule does that.
+    cuts_answers: bool,
+    /// How often the schedule did what it is for.
+    deeds: u32,
+    /// The write of the participant's disk at which the power is to be cut.
+    journal_cut: Option<u64>,
+    /// Whether the power is to be cut at a call.
+    trapped: bool,
+    /// Whether something that the rule is about did not come about.
+    missed: bool,
     sent: Vec<(Message, Answer)>,
     /// Transactions that were promised and aborted.
     released: BTreeSet<u8>,
@@ -56,25 +64,38 @@ impl<S: Service> Run<S> {
             trap: Arc::default(),
             lives: 0,
         };
-        if let Schedule::At(point) = schedule {
-            world.trap.arm(Some(point));
-        }
-        Self {
+        let mut run = Self {
             world,
             life: None,
             schedule,
             disturbed: true,
-            came_too_late: false,
+            cuts_answers: true,
+            deeds: 0,
+            journal_cut: None,
+            trapped: false,
+            missed: false,
             sent: Vec::new(),
             released: BTreeSet::new(),
             seed,
             operations,
             crashes: 0,
+        };
+        if !schedule.waits_for_a_promise() {
+            run.set_trap();
+        }
+        run
+    }
+
+    fn set_trap(&mut self) {
+        if let Schedule::At(point) = self.schedule {
+            self.world.trap.arm(Some(point));
+            self.trapped = true;
         }
     }
 
     /// Cuts the power at this write of the participant's disk.
     pub(crate) fn power_off_at_journal_write(&mut self, write: u64) {
+        self.journal_cut = Some(write);
         self.world.disk.power_off_at_operation(write);
     }
 
@@ -88,27 +109,47 @@ impl<S: Service> Run<S> {
         (self.world.disk.operations(), self.world.storage.writes())
     }
 
-    /// Whether the schedule did what it is for.
-    pub(crate) fn was_disturbed(&self) -> bool {
-        let waits = self.came_too_late || self.world.trap.is_armed();
-        !matches!(self.schedule, Schedule::At(_)) || !waits
+    /// Whether what the rule is about came about, and the schedule did what it is for, at least once.
+    pub(crate) fn was_reached(&self) -> bool {
+        !self.missed && (self.schedule == Schedule::Calm || self.deeds > 0)
+    }
+
+    /// Whether the schedule is what cuts the power now.
+    fn schedule_cuts(&mut self) -> bool {
+        let writes = self.world.disk.operations();
+        let at_a_call = self.trapped && !self.world.trap.is_armed();
+        let at_a_write = self.journal_cut.is_some_and(|write| writes >= write) || self.world.storage.is_off();
+        if at_a_call {
+            self.trapped = false;
+        }
+        if at_a_write {
+            self.journal_cut = None;
+        }
+        self.disturbed && (at_a_call || at_a_write)
     }
 
     /// From here on nothing goes wrong: what follows is not what the rule is about.
     pub(crate) fn calm(&mut self) {
         self.disturbed = false;
-        self.came_too_late = self.world.trap.is_armed();
         self.world.trap.arm(None);
         self.world.disk.power_off_at_operation(u64::MAX);
         self.world.storage.power_off_at(u64::MAX);
     }
 
+    /// From here on answers are no longer cut off: the rule cuts the power itself.
+    pub(crate) fn cut_no_more_answers(&mut self) {
+        self.cuts_answers = false;
+    }
+
     fn cuts_after_answers(&self) -> bool {
-        self.disturbed && self.schedule.cuts_after_answers()
+        self.disturbed && self.cuts_answers && self.schedule.cuts_after_answers()
     }
 
     /// Cuts the power; the next message starts the service again.
     pub(crate) fn crash(&mut self) {
+        if self.schedule_cuts() {
+            self.deeds += 1;
+        }
         // Everything that this life was doing ends with its runtime.
         self.life = None;
         self.crashes += 1;
@@ -170,6 +211,7 @@ impl<S: Service> Run<S> {
 
     fn answered(&mut self, message: Message, answer: Answer) -> Result<Answer, String> {
         if self.disturbed && self.schedule == Schedule::Twice {
+            self.deeds += 1;
             match self.life()?.send(&message) {
                 Ended::Answered(again) if same(&again, &answer) => {}
                 Ended::Answered(again) => {
@@ -189,11 +231,55 @@ impl<S: Service> Run<S> {
         {
             self.released.insert(number);
         }
+        if answer == Answer::Voted(Vote::Yes) && self.waits_for_this_promise() {
+            self.set_trap();
+        }
         self.sent.push((message, answer.clone()));
         if self.cuts_after_answers() {
             self.crash();
+            self.deeds += u32::from(self.schedule == Schedule::AfterAnswers);
         }
         Ok(answer)
+    }
+
+    /// Whether this is the first promise, and the power is to be cut at the start after it.
+    fn waits_for_this_promise(&self) -> bool {
+        self.disturbed && self.schedule.waits_for_a_promise() && !self.trapped && self.deeds == 0
+    }
+
+    /// Prepares, and aborts while the resource manager is held at this point of it. Whatever becomes of the Prepare, the
+    /// abort is told until it is acknowledged.
+    pub(crate) fn abort_while_at_work(
+        &mut self,
+        number: u8,
+        operation: &Bytes,
+        point: Point,
+    ) -> Result<(), String> {
+        let gate = Gate::at(point);
+        let (prepare, abort) = (
+            Message::Prepare(number, operation.clone()),
+            Message::Abort(number),
+        );
+        self.life()?;
+        self.world.trap.hold(Some(Arc::clone(&gate)));
+        let ended = self.life()?.send_overtaking(&prepare, &abort, &gate);
+        self.world.trap.hold(None);
+        match ended {
+            Ended::Answered(Overtaken { vote, was_at_work }) => {
+                self.missed |= !was_at_work;
+                let aborted = matches!(vote, Vote::No { .. });
+                self.sent.push((prepare, Answer::Voted(vote.clone())));
+                if was_at_work && !aborted {
+                    return Err(format!("it is aborted while it is at work, and votes {vote}"));
+                }
+                self.answered(abort, Answer::Acknowledged).map(drop)
+            }
+            Ended::Crashed => {
+                self.crash();
+                self.abort(number)
+            }
+            Ended::Refused(_) => self.abort(number),
+        }
     }
 
     /// Asks for a vote.
@@ -249,6 +335,7 @@ impl<S: Service> Run<S> {
     pub(crate) fn finish(&mut self) -> Result<(), String> {
         if self.schedule == Schedule::Late {
             let before = self.effects()?;
+            self.deeds += self.sent.len() as u32;
             for (message, _) in self.sent.clone().into_iter().rev() {
                 // Whatever it answers: a Prepare of what is over may be answered with either vote.
                 let _ = self.life()?.send(&message);

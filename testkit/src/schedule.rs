@@ -22,7 +22,7 @@ pub(crate) enum Schedule {
 }
 
 impl Schedule {
-    pub(crate) const ALL: [Self; 14] = [
+    pub(crate) const ALL: [Self; 16] = [
         Self::Calm,
         Self::Twice,
         Self::Late,
@@ -35,13 +35,15 @@ impl Schedule {
         Self::At(Point::After(Call::Abort)),
         Self::At(Point::Before(Call::Restore)),
         Self::At(Point::After(Call::Restore)),
+        Self::At(Point::Before(Call::Prepared)),
+        Self::At(Point::After(Call::Prepared)),
         Self::JournalWrites,
         Self::TableWrites,
     ];
 
     pub(crate) const fn name(self) -> &'static str {
         match self {
-            Self::Calm => "no crash",
+            Self::Calm => "nothing besides",
             Self::Twice => "every message twice",
             Self::Late => "every message again at the end, in reverse",
             Self::AfterAnswers => "crash after every answer",
@@ -53,6 +55,8 @@ impl Schedule {
             Self::At(Point::After(Call::Abort)) => "crash after abort",
             Self::At(Point::Before(Call::Restore)) => "crash before restore",
             Self::At(Point::After(Call::Restore)) => "crash after restore",
+            Self::At(Point::Before(Call::Prepared)) => "crash before prepared, at a start after a promise",
+            Self::At(Point::After(Call::Prepared)) => "crash after prepared, at a start after a promise",
             Self::JournalWrites => "crash at every write of the participant",
             Self::TableWrites => "crash at every write of the service",
         }
@@ -63,11 +67,26 @@ impl Schedule {
         matches!(self, Self::Calm | Self::Twice | Self::Late)
     }
 
-    /// Whether the power is cut after every answer. A restore follows no other crash of a run for sure.
+    /// Whether the power is cut after every answer. What is called at a start only follows no other crash of a run for
+    /// sure.
     pub(crate) const fn cuts_after_answers(self) -> bool {
+        matches!(self, Self::AfterAnswers) || self.is_at_a_start()
+    }
+
+    /// Whether it waits until something has been promised: the first start has nothing to recover.
+    pub(crate) const fn waits_for_a_promise(self) -> bool {
         matches!(
             self,
-            Self::AfterAnswers | Self::At(Point::Before(Call::Restore) | Point::After(Call::Restore))
+            Self::At(Point::Before(Call::Prepared) | Point::After(Call::Prepared))
+        )
+    }
+
+    const fn is_at_a_start(self) -> bool {
+        matches!(
+            self,
+            Self::At(
+                Point::Before(Call::Restore | Call::Prepared) | Point::After(Call::Restore | Call::Prepared)
+            )
         )
     }
 }

@@ -3,7 +3,7 @@
 use std::future::pending;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use unanimo_participant::{Bytes, Preparation, ResourceError, ResourceManager, TransactionId};
 
 /// A call of a resource manager.
@@ -13,6 +13,7 @@ pub(crate) enum Call {
     Commit,
     Abort,
     Restore,
+    Prepared,
 }
 
 /// A place to crash.
@@ -22,10 +23,40 @@ pub(crate) enum Point {
     After(Call),
 }
 
-/// Where the next crash is. Outlives the crash.
+/// Where the next crash is, and where a call is to wait. Outlives the crash.
 #[derive(Debug, Default)]
 pub(crate) struct Trap {
     armed: Mutex<Option<Point>>,
+    gate: Mutex<Option<Arc<Gate>>>,
+}
+
+/// Holds a call at a point until it is let go.
+#[derive(Debug)]
+pub(crate) struct Gate {
+    point: Point,
+    reached: Notify,
+    opened: Notify,
+}
+
+impl Gate {
+    pub(crate) fn at(point: Point) -> Arc<Self> {
+        let (reached, opened) = (Notify::new(), Notify::new());
+        Arc::new(Self {
+            point,
+            reached,
+            opened,
+        })
+    }
+
+    /// Returns when a call is held here.
+    pub(crate) async fn reached(&self) {
+        self.reached.notified().await;
+    }
+
+    /// Lets the call go on.
+    pub(crate) fn open(&self) {
+        self.opened.notify_one();
+    }
 }
 
 impl Trap {
@@ -35,6 +66,17 @@ impl Trap {
 
     pub(crate) fn is_armed(&self) -> bool {
         self.lock().is_some()
+    }
+
+    /// The next call that passes this gate's point waits there; none: no call waits.
+    pub(crate) fn hold(&self, gate: Option<Arc<Gate>>) {
+        *self.gate.lock().unwrap_or_else(PoisonError::into_inner) = gate;
+    }
+
+    /// The gate here. Only once.
+    fn gate(&self, point: Point) -> Option<Arc<Gate>> {
+        let mut gate = self.gate.lock().unwrap_or_else(PoisonError::into_inner);
+        gate.take_if(|gate| gate.point == point)
     }
 
     /// Whether this is the place. Only once.
@@ -65,6 +107,10 @@ impl<M> Watched<M> {
             self.crashed.send_replace(true);
             // Nothing that comes after happens in this life.
             pending::<()>().await;
+        }
+        if let Some(gate) = self.trap.gate(point) {
+            gate.reached.notify_one();
+            gate.opened.notified().await;
         }
     }
 }
@@ -112,6 +158,9 @@ impl<M: ResourceManager> ResourceManager for Watched<M> {
     }
 
     async fn prepared(&self) -> Result<Vec<TransactionId>, ResourceError> {
-        self.manager.prepared().await
+        self.pass(Point::Before(Call::Prepared)).await;
+        let prepared = self.manager.prepared().await;
+        self.pass(Point::After(Call::Prepared)).await;
+        prepared
     }
 }

@@ -1,4 +1,4 @@
-//! A stock of one kind of thing, right and wrong in three ways: each wrong one breaks one rule, and the matrix shows which.
+//! A stock of one kind of thing, right and wrong in four ways: each wrong one breaks one rule, and the matrix shows which.
 
 #![allow(clippy::unwrap_used)]
 
@@ -18,6 +18,8 @@ enum Wrong {
     ForgetsHolds,
     /// It votes Yes and keeps what it promised in memory instead of the redo.
     VotesTooEarly,
+    /// It keeps what was committed in memory and means to save it later.
+    SavesLater,
 }
 
 /// What survives a crash.
@@ -36,6 +38,7 @@ struct Shop {
     durable: Arc<Mutex<Durable>>,
     wrong: Wrong,
     held: Mutex<BTreeMap<TransactionId, u8>>,
+    unsaved: Mutex<BTreeMap<TransactionId, u8>>,
 }
 
 const IN_STOCK: u8 = 10;
@@ -66,6 +69,11 @@ impl ResourceManager for Shop {
     }
 
     async fn commit(&self, transaction: TransactionId, redo: Bytes) -> Result<(), ResourceError> {
+        if self.wrong == Wrong::SavesLater {
+            self.held.lock().unwrap().remove(&transaction);
+            self.unsaved.lock().unwrap().insert(transaction, redo[0]);
+            return Ok(());
+        }
         let remembered = self.held.lock().unwrap().remove(&transaction);
         let mut durable = self.durable.lock().unwrap();
         let first = durable.applied.insert(transaction);
@@ -101,11 +109,13 @@ impl Service for Stock {
             durable: Arc::clone(&self.durable),
             wrong: self.wrong,
             held: Mutex::default(),
+            unsaved: Mutex::default(),
         })
     }
 
-    async fn effects(&self, _: &Shop) -> String {
-        format!("sold {}", self.durable.lock().unwrap().sold)
+    async fn effects(&self, shop: &Shop) -> String {
+        let unsaved: u8 = shop.unsaved.lock().unwrap().values().sum();
+        format!("sold {}", self.durable.lock().unwrap().sold + unsaved)
     }
 
     fn operations(&self) -> Operations {
@@ -170,6 +180,29 @@ fn a_vote_before_it_is_durable_breaks_that_a_yes_can_be_committed() {
         "votes-too-early",
         &["R3 a Yes can be committed"],
     );
+}
+
+#[test]
+fn a_commit_that_is_saved_later_breaks_that_a_commit_stays() {
+    shows(
+        Wrong::SavesLater,
+        "saves-later",
+        &["R9 a commit that was acknowledged stays"],
+    );
+}
+
+#[test]
+#[should_panic(expected = "rules were not judged")]
+fn a_rule_that_never_came_to_anything_ends_the_test() {
+    let matrix = Matrix {
+        schedules: vec!["nothing besides", "every message twice"],
+        rows: vec![Row {
+            rule: "R9 a commit happens once",
+            cells: vec![Cell::NotReached, Cell::NotApplicable],
+        }],
+    };
+    assert_eq!(matrix.not_judged(), ["R9 a commit happens once"]);
+    matrix.assert_all_passed();
 }
 
 #[test]
