@@ -149,6 +149,11 @@ fn scopes() -> Vec<Scope> {
     ];
     if WIDE {
         scopes.push(Scope {
+            crashes: 2,
+            prompt: true,
+            ..leader_dies.renamed("leader dies, two crashes")
+        });
+        scopes.push(Scope {
             asked: &[(0, 0b11), (0, 0b10)],
             leader: LeaderChange::Deposed,
             ..same_id.renamed("two requests, one id, leader deposed")

@@ -67,6 +67,14 @@ pub(crate) fn of(scope: &Scope) -> Vec<Property<Protocol>> {
             |model, state: &State| adopted(state) && committed_everywhere(model, state),
         ));
     }
+    if scope.leader != LeaderChange::Never && scope.crashes > 1 {
+        properties.push(Property::sometimes(
+            "adopted and committed after all crashes",
+            |model, state: &State| {
+                state.faults.crashes == 0 && adopted(state) && committed_everywhere(model, state)
+            },
+        ));
+    }
     if scope.forgetting {
         properties.push(Property::sometimes(
             "forgotten by everybody",
