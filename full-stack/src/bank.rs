@@ -4,6 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use unanimo_core::Timestamp;
+use unanimo_core::mutants::{self, Mutant};
 use unanimo_participant::{Bytes, Preparation, ResourceError, ResourceManager, TransactionId};
 use unanimo_table::{Batch, MemoryTable, Table, TableError};
 
@@ -52,12 +54,20 @@ impl Vault {
     pub(crate) fn new(accounts: u64, balance: i64) -> Result<Self, TableError> {
         let table = MemoryTable::new();
         let mut batch = Batch::new();
+        let mut opening = Changes::default();
         for account in 0..accounts {
             batch.put(format!("{ACCOUNT}{account}"), balance.to_string());
+            opening.0.insert(account, balance);
         }
+        batch.put(format!("{APPLIED}{}", Self::opening()), opening.encode());
         table.apply(batch)?;
         table.checkpoint()?;
         Ok(Self { table })
+    }
+
+    /// What stands for the opening balances among all that was applied.
+    pub(crate) fn opening() -> TransactionId {
+        TransactionId::new(Timestamp::from_unix_ms(0), 0)
     }
 
     fn balance(&self, account: u64) -> Result<Option<i64>, TableError> {
@@ -68,6 +78,31 @@ impl Vault {
     fn is_applied(&self, transaction: TransactionId) -> Result<bool, TableError> {
         let mark = self.table.get(format!("{APPLIED}{transaction}").as_bytes())?;
         Ok(mark.is_some())
+    }
+
+    /// Changes accounts, and writes down by how much each has really changed, behind what was written for this transaction
+    /// before: if it comes twice, it stands there twice. Returns the accounts that are below zero now.
+    fn apply(&self, transaction: TransactionId, changes: &Changes) -> Result<BTreeMap<u64, i64>, TableError> {
+        let mut batch = Batch::new();
+        let (mut made, mut below) = (Changes::default(), BTreeMap::new());
+        for (account, by) in &changes.0 {
+            let before = self.balance(*account)?.unwrap_or_default();
+            let after = before + by;
+            if after < 0 {
+                below.insert(*account, after);
+            }
+            batch.put(format!("{ACCOUNT}{account}"), after.to_string());
+            made.0.insert(*account, after - before);
+        }
+        let key = format!("{APPLIED}{transaction}");
+        let mut lines = self.table.get(key.as_bytes())?.unwrap_or_default();
+        if !lines.is_empty() {
+            lines.push(b'\n');
+        }
+        lines.extend_from_slice(&made.encode());
+        batch.put(key, lines);
+        self.table.apply(batch)?;
+        Ok(below)
     }
 
     /// Every balance.
@@ -82,13 +117,17 @@ impl Vault {
         Ok(balances)
     }
 
-    /// Every transaction whose effects have happened.
-    pub(crate) fn applied(&self) -> Result<Vec<TransactionId>, TableError> {
+    /// Every transaction whose effects have happened, with what each of its applications has changed. The opening is one.
+    pub(crate) fn applied(&self) -> Result<BTreeMap<TransactionId, Vec<Changes>>, TableError> {
         let marks = self
             .table
             .scan(APPLIED.as_bytes(), Some(b"applied0"), usize::MAX)?;
-        let id = |(key, _): (Vec<u8>, Vec<u8>)| std::str::from_utf8(&key[APPLIED.len()..]).ok()?.parse().ok();
-        Ok(marks.into_iter().filter_map(id).collect())
+        let applied = |(key, value): (Vec<u8>, Vec<u8>)| {
+            let transaction = std::str::from_utf8(&key[APPLIED.len()..]).ok()?.parse().ok()?;
+            let times = value.split(|byte| *byte == b'\n').map(Changes::decode);
+            Some((transaction, times.collect::<Option<_>>()?))
+        };
+        Ok(marks.into_iter().filter_map(applied).collect())
     }
 }
 
@@ -168,20 +207,14 @@ impl Bank {
     }
 
     fn apply(&self, transaction: TransactionId, changes: &Changes) -> Result<(), ResourceError> {
-        let mut batch = Batch::new();
-        for (account, by) in &changes.0 {
-            let balance = self.vault.balance(*account).map_err(broken)?.unwrap_or_default() + by;
-            if balance < 0 {
-                let what = format!(
-                    "{} has {balance} in account {account} after {transaction}",
-                    self.name
-                );
-                self.notes.violate("overdrawn", what);
-            }
-            batch.put(format!("{ACCOUNT}{account}"), balance.to_string());
+        for (account, balance) in self.vault.apply(transaction, changes).map_err(broken)? {
+            let what = format!(
+                "{} has {balance} in account {account} after {transaction}",
+                self.name
+            );
+            self.notes.violate("overdrawn", what);
         }
-        batch.put(format!("{APPLIED}{transaction}"), "");
-        self.vault.table.apply(batch).map_err(broken)
+        Ok(())
     }
 }
 
@@ -221,9 +254,11 @@ impl ResourceManager for Bank {
         self.decided.check_heard(&self.name, transaction, true);
         self.work().await;
         let changes = Changes::decode(&redo).unwrap_or_default();
-        if self.vault.is_applied(transaction).map_err(broken)? {
+        let is_applied = self.vault.is_applied(transaction).map_err(broken)?;
+        if is_applied {
             self.notes.count("commit_repeated_after_a_crash");
-        } else {
+        }
+        if !is_applied || mutants::is_on(Mutant::M17) {
             self.apply(transaction, &changes)?;
             self.lock().fresh.insert(transaction, changes);
             self.trace(transaction, "has happened");
@@ -258,7 +293,7 @@ impl ResourceManager for Bank {
     }
 
     async fn restore(&self, transaction: TransactionId, redo: Bytes) -> Result<(), ResourceError> {
-        if self.vault.is_applied(transaction).map_err(broken)? {
+        if self.vault.is_applied(transaction).map_err(broken)? || mutants::is_on(Mutant::M19) {
             return Ok(());
         }
         let changes = Changes::decode(&redo).unwrap_or_default();
@@ -279,6 +314,30 @@ fn broken(error: TableError) -> ResourceError {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_applied_is_written_down_as_often_as_it_was() {
+        let vault = Vault::new(2, 10).unwrap();
+        let transaction = TransactionId::new(Timestamp::from_unix_ms(1), 1);
+        let changes = Changes(BTreeMap::from([(0, -4), (1, 4)]));
+        assert_eq!(vault.apply(transaction, &changes).unwrap(), BTreeMap::new());
+        assert_eq!(
+            vault.applied().unwrap()[&transaction],
+            std::slice::from_ref(&changes)
+        );
+        vault.apply(transaction, &changes).unwrap();
+        assert_eq!(
+            vault.applied().unwrap()[&transaction],
+            [changes.clone(), changes.clone()]
+        );
+        assert_eq!(vault.balances().unwrap(), BTreeMap::from([(0, 2), (1, 18)]));
+        assert_eq!(
+            vault.apply(transaction, &changes).unwrap(),
+            BTreeMap::from([(0, -2)])
+        );
+        let opening = Changes(BTreeMap::from([(0, 10), (1, 10)]));
+        assert_eq!(vault.applied().unwrap()[&Vault::opening()], [opening]);
+    }
 
     #[test]
     fn changes_read_back_as_they_were_written() {

@@ -15,7 +15,7 @@ use crate::outcome::Outcome;
 use crate::plan::Fault;
 
 /// What a set of runs of some size must have seen. One that stays at zero says that the runs are weak.
-const COUNTERS: [&str; 25] = [
+const COUNTERS: [&str; 29] = [
     "another_request_refused",
     "asked_for_an_outcome",
     "branch_aborted",
@@ -23,6 +23,10 @@ const COUNTERS: [&str; 25] = [
     "commit_repeated_after_a_crash",
     "decision_forgotten",
     "duplicate_message",
+    "failed_sync_of_a_folder",
+    "failed_sync_of_a_journal",
+    "failed_sync_of_a_snapshot",
+    "failed_write_of_a_table",
     "in_doubt_after_a_restart",
     "inquiry",
     "leader_changed",

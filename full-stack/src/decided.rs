@@ -1,13 +1,16 @@
 //! What the coordinators have decided, as seen where decisions come to be: a decision is one from the moment when any node
-//! has applied it, and no crash takes it back.
+//! has applied it, and no crash takes it back. Whoever hears of it hears what is on the disks of a quorum, and a Commit rests
+//! on promises that are on the disks of all members.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use unanimo_core::{Decision, TransactionId};
 use unanimo_proto::storage::decode_decision_record;
-use unanimo_table::{Batch, Entry, MemoryTable, Table, TableError};
+use unanimo_table::{Batch, Entry, Table, TableError};
 
+use crate::disk::WatchedDisk;
+use crate::failure::FailingTable;
 use crate::notes::Notes;
 
 /// Where decision records stand in a table; described where the coordinator keeps it.
@@ -18,14 +21,31 @@ const RECORD: u8 = b'd';
 pub(crate) struct Decided {
     notes: Notes,
     decisions: Arc<Mutex<BTreeMap<TransactionId, Decision>>>,
+    /// Who has to promise, of each transaction.
+    writers: Arc<Mutex<BTreeMap<TransactionId, Vec<String>>>>,
+    /// The logs of coordinators, and the journals of participants by name.
+    logs: Arc<[WatchedDisk]>,
+    journals: Arc<BTreeMap<String, WatchedDisk>>,
 }
 
 impl Decided {
-    pub(crate) fn new(notes: Notes) -> Self {
+    pub(crate) fn new(
+        notes: Notes,
+        logs: impl IntoIterator<Item = WatchedDisk>,
+        journals: BTreeMap<String, WatchedDisk>,
+    ) -> Self {
         Self {
             notes,
             decisions: Arc::default(),
+            writers: Arc::default(),
+            logs: logs.into_iter().collect(),
+            journals: Arc::new(journals),
         }
+    }
+
+    /// Somebody asks for a transaction that changes something at these participants.
+    pub(crate) fn expect(&self, transaction: TransactionId, writers: Vec<String>) {
+        lock(&self.writers).entry(transaction).or_insert(writers);
     }
 
     pub(crate) fn notes(&self) -> Notes {
@@ -45,17 +65,44 @@ impl Decided {
             let what = format!("{who} hears {word} of {transaction}, and decided is {decision:?}");
             self.notes.violate("heard_before_decided", what);
         }
+        let durable = self
+            .logs
+            .iter()
+            .filter(|log| log.has_durable(transaction))
+            .count();
+        if durable * 2 <= self.logs.len() {
+            let nodes = self.logs.len();
+            let what =
+                format!("{who} hears of {transaction}, which is on the disks of {durable} of {nodes} nodes");
+            self.notes.violate("heard_before_durable", what);
+        }
+    }
+
+    /// A Commit is decided: who has to promise has promised, on disk (R3).
+    fn check_promised(&self, transaction: TransactionId) {
+        let writers = lock(&self.writers).get(&transaction).cloned().unwrap_or_default();
+        let has_promised = |name: &&String| {
+            let journal = self.journals.get(*name);
+            journal.is_some_and(|journal| journal.has_durable(transaction))
+        };
+        for name in writers.iter().filter(|name| !has_promised(name)) {
+            let what = format!("{transaction} is committed, and the disk of {name} has no promise");
+            self.notes.violate("committed_before_promised", what);
+        }
     }
 
     /// A node applies a record. The first decision holds for ever (R1).
     fn apply(&self, node: &str, key: &[u8], value: &[u8]) -> Result<(), Box<dyn std::error::Error>> {
         let transaction = transaction_of(key)?;
         let decision = decode_decision_record(value)?.decision;
-        let known = self
-            .lock()
-            .entry(transaction)
-            .or_insert_with(|| decision.clone())
-            .clone();
+        let known = self.get(transaction);
+        if known.is_none() && decision.is_commit() {
+            self.check_promised(transaction);
+        }
+        let known = known.unwrap_or_else(|| {
+            self.lock().insert(transaction, decision.clone());
+            decision.clone()
+        });
         if known != decision {
             let what = format!("{transaction} is {decision:?} at {node} and was {known:?} before");
             self.notes.violate("two_decisions", what);
@@ -70,8 +117,12 @@ impl Decided {
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<TransactionId, Decision>> {
-        self.decisions.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.decisions)
     }
+}
+
+fn lock<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
+    shared.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The transaction in the key of a decision record.
@@ -83,7 +134,7 @@ pub(crate) fn transaction_of(key: &[u8]) -> Result<TransactionId, Box<dyn std::e
 /// The decision table of one node, with somebody who looks on.
 pub(crate) struct WatchedTable {
     pub(crate) node: Arc<str>,
-    pub(crate) table: MemoryTable,
+    pub(crate) table: FailingTable,
     pub(crate) decided: Decided,
 }
 
@@ -117,13 +168,96 @@ impl Table for WatchedTable {
 #[cfg(test)]
 mod tests {
     use unanimo_core::{AbortReason, Timestamp};
+    use unanimo_journal::Disk;
 
     use super::*;
+    use crate::clock::EPOCH;
+    use crate::failure::{Failure, Part};
 
     fn decided() -> (Decided, TransactionId) {
-        let decided = Decided::new(Notes::new(false));
-        let transaction = TransactionId::new(Timestamp::from_unix_ms(1), 1);
+        let decided = Decided::new(
+            Notes::new(false),
+            logs(&["c1"]),
+            logs(&["p1"]).map(named).collect(),
+        );
+        let transaction = TransactionId::new(Timestamp::from_unix_ms(EPOCH.as_millis() as u64), 1);
         (decided, transaction)
+    }
+
+    fn logs(names: &[&str]) -> impl Iterator<Item = WatchedDisk> {
+        let failure = |name: &&str| Failure::new(&Notes::new(false), &(*name).into(), Part::Journal);
+        names
+            .iter()
+            .map(failure)
+            .map(WatchedDisk::new)
+            .collect::<Vec<_>>()
+            .into_iter()
+    }
+
+    fn named(disk: WatchedDisk) -> (String, WatchedDisk) {
+        (disk.failure.host.to_string(), disk)
+    }
+
+    /// Writes something about a transaction, and syncs it or not.
+    fn write(disk: &WatchedDisk, transaction: TransactionId, sync: bool) {
+        let file = disk.create(&disk.list().unwrap().len().to_string()).unwrap();
+        file.write_at(&transaction.as_u128().to_be_bytes(), 0).unwrap();
+        if sync {
+            file.sync_data().unwrap();
+        }
+    }
+
+    fn kinds(decided: &Decided) -> Vec<String> {
+        let violations = decided.notes.violations();
+        violations.into_iter().map(|violation| violation.kind).collect()
+    }
+
+    fn record(decision: Decision) -> Vec<u8> {
+        use unanimo_core::table::DecisionRecord;
+        let record = DecisionRecord {
+            decision,
+            request_hash: unanimo_core::RequestHash::NONE,
+            members: unanimo_core::Members::default(),
+            unacknowledged: unanimo_core::Members::default(),
+            decided_at: Timestamp::from_unix_ms(1),
+        };
+        unanimo_proto::storage::encode_decision_record(&record)
+    }
+
+    fn key(transaction: TransactionId) -> Vec<u8> {
+        [&[RECORD], transaction.as_u128().to_be_bytes().as_slice()].concat()
+    }
+
+    #[test]
+    fn what_is_heard_before_a_quorum_has_it_on_disk_is_a_violation() {
+        let (mut decided, transaction) = decided();
+        decided.logs = logs(&["c1", "c2", "c3"]).collect();
+        decided.suppose(transaction, Decision::Commit);
+        write(&decided.logs[0], transaction, true);
+        write(&decided.logs[1], transaction, false);
+        decided.check_heard("i1", transaction, true);
+        assert_eq!(kinds(&decided), ["heard_before_durable"]);
+        write(&decided.logs[1], transaction, true);
+        decided.check_heard("i1", transaction, true);
+        assert_eq!(kinds(&decided).len(), 1);
+    }
+
+    #[test]
+    fn a_commit_on_a_promise_that_is_not_on_disk_is_a_violation() {
+        for promised in [true, false] {
+            let (decided, transaction) = decided();
+            decided.expect(transaction, vec!["p1".to_owned()]);
+            write(&decided.journals["p1"], transaction, promised);
+            decided
+                .apply("c1", &key(transaction), &record(Decision::Commit))
+                .unwrap();
+            let expected: &[&str] = if promised {
+                &[]
+            } else {
+                &["committed_before_promised"]
+            };
+            assert_eq!(kinds(&decided), expected);
+        }
     }
 
     #[test]
@@ -137,6 +271,7 @@ mod tests {
     fn what_is_heard_otherwise_than_decided_is_a_violation() {
         let (decided, transaction) = decided();
         decided.suppose(transaction, Decision::Commit);
+        write(&decided.logs[0], transaction, true);
         decided.check_heard("i1", transaction, true);
         assert_eq!(decided.notes.violations(), []);
         decided.check_heard("i1", transaction, false);
@@ -145,19 +280,8 @@ mod tests {
 
     #[test]
     fn a_second_decision_is_a_violation() {
-        use unanimo_core::table::DecisionRecord;
         let (decided, transaction) = decided();
-        let record = |decision| {
-            let record = DecisionRecord {
-                decision,
-                request_hash: unanimo_core::RequestHash::NONE,
-                members: unanimo_core::Members::default(),
-                unacknowledged: unanimo_core::Members::default(),
-                decided_at: Timestamp::from_unix_ms(1),
-            };
-            unanimo_proto::storage::encode_decision_record(&record)
-        };
-        let key = [&[RECORD], transaction.as_u128().to_be_bytes().as_slice()].concat();
+        let key = key(transaction);
         decided.apply("c1", &key, &record(Decision::Commit)).unwrap();
         decided.apply("c2", &key, &record(Decision::Commit)).unwrap();
         assert_eq!(decided.notes.violations(), []);

@@ -10,10 +10,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use unanimo_core::{ParticipantId, Timestamp, TransactionId};
+use unanimo_core::{ParticipantId, TransactionId};
 
 use crate::bank::Changes;
-use crate::ledger::{Answer, Asked};
+use crate::clock::EPOCH;
+use crate::journals::Promises;
+use crate::ledger::Answer;
 
 /// The lines of a history. A clone is another handle.
 #[derive(Clone, Default)]
@@ -113,28 +115,51 @@ fn steps(participant: &str, changes: &BTreeMap<u64, i64>) -> Vec<Value> {
 }
 
 /// What is there in the end.
-pub(crate) struct Evidence<'a> {
-    pub(crate) asked: &'a BTreeMap<TransactionId, Asked>,
+pub(crate) struct Evidence {
     /// What each account began with.
     pub(crate) balance: i64,
-    pub(crate) balances: BTreeMap<String, BTreeMap<u64, i64>>,
-    pub(crate) applied: BTreeMap<String, Vec<TransactionId>>,
+    pub(crate) participants: BTreeMap<String, Found>,
     /// What each node's table says, by its number.
     pub(crate) outcomes: BTreeMap<u64, BTreeMap<TransactionId, Value>>,
+    /// When it was looked at (Unix milliseconds), and for how long nodes remember.
+    pub(crate) at_unix_ms: u64,
+    pub(crate) retention_ms: u64,
+    pub(crate) panics: Vec<String>,
 }
 
-impl Evidence<'_> {
+/// What was found at a participant.
+pub(crate) struct Found {
+    pub(crate) balances: BTreeMap<u64, i64>,
+    /// What each application of each transaction has changed.
+    pub(crate) applied: BTreeMap<TransactionId, Vec<Changes>>,
+    pub(crate) promises: Promises,
+    /// Messages that contradicted what it knew, in all its lives.
+    pub(crate) refused_messages: u64,
+    pub(crate) in_doubt: u64,
+    /// Transactions for which its service holds something.
+    pub(crate) holding: u64,
+}
+
+impl Evidence {
     /// Writes it down.
     pub(crate) fn write(&self, file: &Path) -> io::Result<()> {
         let participants: BTreeMap<&String, Value> = self
-            .balances
+            .participants
             .iter()
-            .map(|(name, balances)| (name, self.participant(name, balances)))
+            .map(|(name, found)| (name, found.evidence()))
             .collect();
+        // What was put in, whatever was found there later.
+        let opening = |found: &Found| {
+            found
+                .balances
+                .keys()
+                .map(|account| (*account, self.balance))
+                .collect()
+        };
         let opening: Vec<Value> = self
-            .balances
+            .participants
             .iter()
-            .flat_map(|(name, balances)| steps(name, &self.opening(balances)))
+            .flat_map(|(name, found)| steps(name, &opening(found)))
             .collect();
         let outcomes: BTreeMap<u64, BTreeMap<String, &Value>> = self
             .outcomes
@@ -144,55 +169,86 @@ impl Evidence<'_> {
                 (*node, outcomes.collect())
             })
             .collect();
+        let panic = |line: &String| json!({ "member": "simulation", "line": line });
         let evidence = json!({
-            "layout": { "coordinators": self.outcomes.len(), "participants": self.balances.len() },
+            "layout": { "coordinators": self.outcomes.len(), "participants": self.participants.len() },
             "opening": opening,
             "participants": participants,
             "outcomes": outcomes,
-            "panics": [],
+            "asked_unix_ms": self.at_unix_ms,
+            "retention_ms": self.retention_ms,
+            "began_unix_ms": EPOCH.as_millis() as u64,
+            "panics": self.panics.iter().map(panic).collect::<Vec<_>>(),
             "missing": [],
         });
         fs::write(file, evidence.to_string())
     }
+}
 
-    fn opening(&self, balances: &BTreeMap<u64, i64>) -> BTreeMap<u64, i64> {
-        balances.keys().map(|account| (*account, self.balance)).collect()
-    }
-
-    fn participant(&self, name: &str, balances: &BTreeMap<u64, i64>) -> Value {
-        let cells: BTreeMap<String, Value> = balances
+impl Found {
+    fn evidence(&self) -> Value {
+        let cells: BTreeMap<String, Value> = self
+            .balances
             .iter()
             .map(|(account, balance)| (account.to_string(), json!({ "number": balance, "list": [] })))
             .collect();
-        // A participant does not say its own name.
-        let effect = |transaction: TransactionId, changes: &BTreeMap<u64, i64>| json!({ "transaction": transaction.to_string(), "steps": steps("", changes), "times": 1 });
-        let opening = TransactionId::new(Timestamp::from_unix_ms(0), 0);
-        let mut effects = vec![effect(opening, &self.opening(balances))];
-        for transaction in self.applied.get(name).into_iter().flatten() {
-            let asked = self.asked.get(transaction);
-            let branch = asked.and_then(|asked| {
-                let mut branches = asked.branches.iter();
-                branches.find(|(participant, _)| participant.as_str() == name)
-            });
-            let changes = branch.map(|(_, changes)| changes.0.clone()).unwrap_or_default();
-            effects.push(effect(*transaction, &changes));
-        }
-        json!({
+        let mut evidence = json!({
             "answered": true,
             "cells": cells,
-            "effects": effects,
-            "promised": {},
-            "terminal": {},
-            "refused_messages": 0,
-            "in_doubt": 0,
-            "holding": 0,
-        })
+            "effects": self.effects(),
+            "refused_messages": self.refused_messages,
+            "in_doubt": self.in_doubt,
+            "holding": self.holding,
+        });
+        self.promises.add_to(&mut evidence);
+        evidence
+    }
+
+    /// What was applied, and how often: the service has written it down with each application.
+    fn effects(&self) -> Vec<Value> {
+        let mut effects = Vec::new();
+        for (transaction, applications) in &self.applied {
+            // Applications that changed the same are one effect that happened so often.
+            for same in applications.chunk_by(|one, next| one == next) {
+                effects.push(json!({
+                    "transaction": transaction.to_string(),
+                    // A participant does not say its own name.
+                    "steps": steps("", &same[0].0),
+                    "times": same.len(),
+                }));
+            }
+        }
+        effects
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use unanimo_core::Timestamp;
+
     use super::*;
+
+    #[test]
+    fn effects_are_what_was_applied_and_as_often_as_it_was() {
+        let transaction = TransactionId::new(Timestamp::from_unix_ms(1), 1);
+        let changes = |by| Changes(BTreeMap::from([(0, by)]));
+        let found = Found {
+            balances: BTreeMap::from([(0, 5)]),
+            applied: BTreeMap::from([(transaction, vec![changes(-5), changes(-5), changes(3)])]),
+            promises: Promises::default(),
+            refused_messages: 1,
+            in_doubt: 2,
+            holding: 3,
+        };
+        let evidence = found.evidence();
+        let step = |by| json!([{ "participant": "", "cell": "0", "action": { "add": { "delta": by, "floor": 0 } } }]);
+        assert_eq!(evidence["effects"][0]["times"], 2);
+        assert_eq!(evidence["effects"][0]["steps"], step(-5));
+        assert_eq!(evidence["effects"][1]["times"], 1);
+        assert_eq!(evidence["effects"][1]["steps"], step(3));
+        assert_eq!(evidence["refused_messages"], 1);
+        assert_eq!(evidence["journal_whole"], false);
+    }
 
     #[test]
     fn a_call_and_its_answer_are_two_lines_of_one_process() {

@@ -6,15 +6,18 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 use unanimo_core::{Decision, TransactionId};
-use unanimo_proto::storage::decode_decision_record;
+use unanimo_proto::storage::{decode_decision_record, decode_horizon};
 use unanimo_table::{Entry, Table, TableError};
 
+use crate::bank::Vault;
+use crate::clock::EPOCH;
 use crate::decided::{Decided, transaction_of};
-use crate::history::Evidence;
+use crate::history::{Evidence, Found};
+use crate::journals::Promises;
 use crate::ledger::{Answer, Asked, Ledger};
 use crate::machine::Machine;
 use crate::notes::Notes;
-use crate::plan::{Plan, SHORT_WINDOW_SECONDS};
+use crate::plan::Plan;
 
 /// Looks at a run.
 pub(crate) struct Judge<'a> {
@@ -44,6 +47,9 @@ impl fmt::Display for Unsettled {
         f.write_str(&self.0.join("; "))
     }
 }
+
+/// Where a node's table has its horizon; described where the coordinator keeps it.
+const HORIZON: &[u8] = b"h";
 
 /// Which participants have the effects of each transaction.
 type Effects = BTreeMap<TransactionId, BTreeSet<String>>;
@@ -213,44 +219,59 @@ impl Judge<'_> {
 
     /// Writes down what the checkers of the jepsen-style tests want to know.
     pub(crate) fn write_evidence(&self, folder: &Path) -> Result<(), Box<dyn std::error::Error>> {
-        let asked = self.ledger.all();
-        let (mut balances, mut applied) = (BTreeMap::new(), BTreeMap::new());
+        let mut participants = BTreeMap::new();
         for machine in self.participants() {
-            let Some(vault) = &machine.vault else { continue };
-            balances.insert(machine.name.to_string(), vault.balances()?);
-            applied.insert(machine.name.to_string(), vault.applied()?);
+            if let Some(vault) = &machine.vault {
+                participants.insert(machine.name.to_string(), found(machine, vault)?);
+            }
         }
         let mut outcomes = BTreeMap::new();
         for (name, table) in self.tables()? {
-            // What a run with a short memory has forgotten was either forgotten or never decided: nobody can say.
-            let unknown = match self.plan.window.as_secs() {
-                SHORT_WINDOW_SECONDS => json!("expired"),
-                _ => json!("undecided"),
-            };
-            let mut known: BTreeMap<TransactionId, Value> = asked
-                .keys()
-                .map(|transaction| (*transaction, unknown.clone()))
-                .collect();
-            for (key, value) in table.iter().filter(|(key, _)| key.starts_with(b"d")) {
-                let answer = match decode_decision_record(value)?.decision {
-                    Decision::Commit => json!("committed"),
-                    Decision::Abort(reason) => json!({ "aborted": reason.to_string() }),
-                };
-                known.insert(transaction_of(key)?, answer);
-            }
-            outcomes.insert(name.trim_start_matches('c').parse()?, known);
+            outcomes.insert(name.trim_start_matches('c').parse()?, self.outcomes(&table)?);
         }
+        let panics = self
+            .notes
+            .violations()
+            .into_iter()
+            .filter(|found| found.kind == "panicked");
         let evidence = Evidence {
-            asked: &asked,
             balance: self.plan.balance,
-            balances,
-            applied,
+            participants,
             outcomes,
+            at_unix_ms: (EPOCH + self.notes.now()).as_millis() as u64,
+            retention_ms: self.plan.remembers().as_millis() as u64,
+            panics: panics.map(|found| found.what).collect(),
         };
         std::fs::create_dir_all(folder)?;
         evidence.write(&folder.join("evidence.json"))?;
         self.ledger.history().write(&folder.join("history.jsonl"))?;
         Ok(())
+    }
+
+    /// What a node with this table answers to whoever asks for each transaction of the run.
+    fn outcomes(
+        &self,
+        table: &[Entry],
+    ) -> Result<BTreeMap<TransactionId, Value>, Box<dyn std::error::Error>> {
+        let horizon = table.iter().find(|(key, _)| key == HORIZON);
+        let horizon = horizon.map(|(_, value)| decode_horizon(value)).transpose()?;
+        let horizon = horizon.unwrap_or_default();
+        let asked = self.ledger.all();
+        let unknown = asked
+            .keys()
+            .map(|transaction| match horizon.has_closed(*transaction) {
+                true => (*transaction, json!("expired")),
+                false => (*transaction, json!("undecided")),
+            });
+        let mut known: BTreeMap<TransactionId, Value> = unknown.collect();
+        for (key, value) in table.iter().filter(|(key, _)| key.starts_with(b"d")) {
+            let answer = match decode_decision_record(value)?.decision {
+                Decision::Commit => json!("committed"),
+                Decision::Abort(reason) => json!({ "aborted": reason.to_string() }),
+            };
+            known.insert(transaction_of(key)?, answer);
+        }
+        Ok(known)
     }
 
     /// Notes what the participant of this machine has counted in its life.
@@ -267,6 +288,7 @@ impl Judge<'_> {
         self.notes.add("voted_read_only", statistics.voted_read_only);
         self.notes.add("branch_committed", statistics.committed);
         self.notes.add("branch_aborted", statistics.aborted);
+        machine.refuse(statistics.violations);
         if statistics.violations > 0 {
             let what = format!(
                 "{} was told {} things that contradict what it knows",
@@ -282,7 +304,7 @@ impl Judge<'_> {
             let names = unanimo_journal::Disk::list(disk).unwrap_or_default();
             for name in names {
                 self.notes.absorb(name.as_bytes());
-                self.notes.absorb(&disk.contents(&name).unwrap_or_default());
+                self.notes.absorb(&disk.disk.contents(&name).unwrap_or_default());
             }
         }
         for (key, value) in machine.table.scan(&[], None, usize::MAX).unwrap_or_default() {
@@ -326,7 +348,10 @@ impl Judge<'_> {
         let mut effects = Effects::new();
         for machine in self.participants() {
             let Some(vault) = &machine.vault else { continue };
-            for transaction in vault.applied()? {
+            for transaction in vault.applied()?.into_keys() {
+                if transaction == Vault::opening() {
+                    continue;
+                }
                 let places = effects.entry(transaction).or_default();
                 places.insert(machine.name.to_string());
             }
@@ -335,13 +360,36 @@ impl Judge<'_> {
     }
 }
 
+/// What is at a participant, as its disks and tables have it, and as it counts itself where it runs.
+fn found(machine: &Machine, vault: &Vault) -> Result<Found, Box<dyn std::error::Error>> {
+    let promises = Promises::read(&machine.journal.since_the_beginning())?;
+    let (in_doubt, holding) = match machine.participant() {
+        Some((participant, bank)) => (
+            participant.statistics().in_doubt as u64,
+            bank.holds().len() as u64,
+        ),
+        None => (promises.open(), 0),
+    };
+    Ok(Found {
+        balances: vault.balances()?,
+        applied: vault.applied()?,
+        promises,
+        refused_messages: machine.refused(),
+        in_doubt,
+        holding,
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use unanimo_core::{AbortReason, Timestamp};
+    use unanimo_journal::Disk;
     use unanimo_table::Batch;
 
     use super::*;
-    use crate::bank::{Changes, Vault};
+    use crate::bank::Changes;
+    use crate::disk::WatchedDisk;
+    use crate::failure::{Failure, Part};
     use crate::initiator::named;
 
     /// Two banks, one transaction that moves 5 from p1 to p2, and what became of it as a test wants it.
@@ -359,22 +407,27 @@ mod tests {
             let mut plan = Plan::of(1);
             (plan.participants, plan.accounts, plan.balance) = (2, 1, 100);
             let notes = Notes::new(false);
-            let decided = Decided::new(notes.clone());
+            // One node, which has everything on its disk.
+            let log = WatchedDisk::new(Failure::new(&notes, &"c1".into(), Part::Journal));
+            let transaction = TransactionId::new(Timestamp::from_unix_ms(EPOCH.as_millis() as u64), 1);
+            let file = log.create("log").unwrap();
+            file.write_at(&transaction.as_u128().to_be_bytes(), 0).unwrap();
+            file.sync_data().unwrap();
+            let decided = Decided::new(notes.clone(), [log], BTreeMap::new());
             let ledger = Ledger::new(decided.clone());
-            let transaction = TransactionId::new(Timestamp::from_unix_ms(1), 1);
             let change = |host: &str, by| (named(host), Changes(BTreeMap::from([(0, by)])));
             let branches = BTreeMap::from([change("p1", -5), change("p2", 5)]);
             ledger.submit("i1", transaction, &branches);
             let machine = |host: &str| {
                 let vault = Vault::new(1, 100).unwrap();
-                (host.to_owned(), Machine::new(1, host, Some(vault)))
+                (host.to_owned(), Machine::new(1, host, Some(vault), &notes))
             };
             Self {
                 plan,
+                machines: BTreeMap::from([machine("p1"), machine("p2")]),
                 notes,
                 ledger,
                 decided,
-                machines: BTreeMap::from([machine("p1"), machine("p2")]),
                 transaction,
             }
         }

@@ -72,6 +72,9 @@ impl Ledger {
         entry.submitted += 1;
         let times = entry.submitted;
         drop(asked);
+        let writers = branches.iter().filter(|(_, changes)| !changes.0.is_empty());
+        let writers = writers.map(|(participant, _)| participant.to_string());
+        self.decided.expect(transaction, writers.collect());
         if times > 1 {
             self.notes.count("submitted_again");
         }

@@ -4,12 +4,15 @@ mod bank;
 mod batch;
 mod clock;
 mod decided;
+mod disk;
 mod draw;
+mod failure;
 mod history;
 mod hosts;
 #[cfg(feature = "mutants")]
 mod hunt;
 mod initiator;
+mod journals;
 mod judge;
 mod ledger;
 mod links;
@@ -19,6 +22,7 @@ mod notes;
 mod observer;
 mod outcome;
 mod plan;
+mod process_clock;
 mod run;
 
 use std::path::{Path, PathBuf};

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::draw::Draw;
+use crate::failure::Part;
 
 /// Short enough for a run to forget most of what it did.
 pub(crate) const SHORT_WINDOW_SECONDS: u64 = 8;
@@ -35,6 +36,8 @@ pub(crate) struct Plan {
     /// For how long faults happen.
     pub(crate) trouble: Duration,
     pub(crate) faults: Vec<Planned>,
+    /// The coordinator whose mark of membership cannot be synced when the cluster forms, the only time that it is written.
+    pub(crate) unmarked: Option<String>,
     /// Whether everything loses its power once more when all is over.
     pub(crate) power_loss_at_end: bool,
 }
@@ -58,9 +61,10 @@ pub(crate) enum Fault {
     PowerLossEverywhere,
     /// The machine loses its power in the middle of its work, after so many more operations of its disk.
     PowerCut { host: String, operations: u64 },
-    /// A sync fails, so many from now on.
+    /// A sync of some part of the storage fails, so many from now on.
     FailedSync {
         host: String,
+        part: Part,
         syncs: u64,
         data_is_gone: bool,
     },
@@ -167,9 +171,18 @@ impl Plan {
             voting: milliseconds(draw.between(200, 3_000)),
             trouble: milliseconds(draw.between(4_000, 10_000)),
             faults: Vec::new(),
+            unmarked: None,
             power_loss_at_end: draw.chance(50),
         };
+        if plan.window.as_secs() == SHORT_WINDOW_SECONDS {
+            // Long enough for decisions to be forgotten while faults happen.
+            plan.trouble += plan.window;
+        }
         plan.faults = plan.draw_faults();
+        let mut draw = Draw::new(seed, "unmarked");
+        if draw.chance(12) {
+            plan.unmarked = Some(draw.pick(&plan.coordinator_hosts()).clone());
+        }
         plan
     }
 
@@ -187,6 +200,17 @@ impl Plan {
 
     pub(crate) fn initiator_hosts(&self) -> Vec<String> {
         (1..=self.initiators).map(|number| format!("i{number}")).collect()
+    }
+
+    /// For how long nodes remember at least. The cluster's time is never ahead of a majority's clocks, so it is no further
+    /// ahead than all jumps together.
+    pub(crate) fn remembers(&self) -> Duration {
+        let ahead = |planned: &Planned| match planned.fault {
+            Fault::ClockJump { by_ms, .. } => u64::try_from(by_ms).unwrap_or_default(),
+            _ => 0,
+        };
+        let ahead: u64 = self.faults.iter().map(ahead).sum();
+        self.window.saturating_sub(Duration::from_millis(ahead))
     }
 
     fn draw_faults(&self) -> Vec<Planned> {
@@ -245,11 +269,22 @@ impl Plan {
                 host,
                 operations: draw.between(1, 40),
             },
-            "failed_sync" => Fault::FailedSync {
-                host,
-                syncs: draw.between(1, 8),
-                data_is_gone: draw.chance(50),
-            },
+            "failed_sync" => {
+                let of_a_participant = host.starts_with('p');
+                let part = match draw.between(0, 9) {
+                    0..=2 => Part::Table,
+                    3..=5 if !of_a_participant => Part::Snapshots,
+                    _ => Part::Journal,
+                };
+                // Snapshots are few.
+                let most = if part == Part::Snapshots { 2 } else { 8 };
+                Fault::FailedSync {
+                    host,
+                    part,
+                    syncs: draw.between(1, most),
+                    data_is_gone: draw.chance(50),
+                }
+            }
             "isolated" => Fault::Isolated(host),
             "cut" => Fault::Cut(from, to),
             "one_way" => Fault::OneWay(from, to),

@@ -12,6 +12,7 @@ use crate::bank::Vault;
 use crate::clock::EPOCH;
 use crate::decided::Decided;
 use crate::draw::Draw;
+use crate::failure::Part;
 use crate::hosts::{coordinate, participate};
 use crate::initiator::{Initiator, Signals};
 use crate::judge::{Judge, Unsettled};
@@ -22,12 +23,16 @@ use crate::notes::Notes;
 use crate::observer::observe;
 use crate::outcome::Outcome;
 use crate::plan::{Fault, Plan};
+use crate::process_clock;
 
 /// How long everything may take to resolve once the faults are over, in simulated time: an election, the pauses of
 /// everybody who asks again, and keep-alive. Far less is usual.
 const RESOLVED_WITHIN: Duration = Duration::from_secs(60);
 /// How long a supervisor takes to start a process again that ended by itself.
 const RESTART_AFTER: Duration = Duration::from_millis(300);
+/// How long a process may take to end once it was told that its storage has failed (R10): a node waits five seconds for what
+/// it runs, and five for its connections.
+const ENDED_WITHIN: Duration = Duration::from_secs(11);
 /// Long enough for anything; a run that gets here hangs.
 const LONGEST: Duration = Duration::from_secs(300);
 /// A millisecond of simulated time that takes so long by the wall clock never ends.
@@ -50,11 +55,12 @@ pub(crate) fn run(
         let mut panics = PANICS.lock().unwrap_or_else(PoisonError::into_inner);
         panics.push(panic.to_string());
     }));
-    let started = std::time::Instant::now();
+    let started = process_clock::of_the_machine();
+    process_clock::simulate();
     let mut run = Run::new(Plan::of(seed), Notes::new(print_trace))?;
     watch_progress(Arc::clone(&run.steps));
     run.until_judged();
-    let outcome = run.outcome(started.elapsed());
+    let outcome = run.outcome(process_clock::of_the_machine().saturating_sub(started));
     if let Some(folder) = folder {
         run.judge().write_evidence(folder)?;
     }
@@ -87,6 +93,24 @@ fn seed_raft(seed: u64) {
 /// The program does not run without a seed for Raft: see `main`.
 #[cfg(not(tokio_unstable))]
 fn seed_raft(_: u64) {}
+
+/// The machines that run a part of the system.
+fn machines(plan: &Plan, notes: &Notes) -> Result<BTreeMap<String, Machine>, unanimo_table::TableError> {
+    let mut machines = BTreeMap::new();
+    for name in plan.coordinator_hosts() {
+        let machine = Machine::new(plan.seed, &name, None, notes);
+        machines.insert(name, machine);
+    }
+    for name in plan.participant_hosts() {
+        let vault = Vault::new(plan.accounts, plan.balance)?;
+        let machine = Machine::new(plan.seed, &name, Some(vault), notes);
+        machines.insert(name, machine);
+    }
+    if let Some(name) = &plan.unmarked {
+        machines[name].fail_sync_in(Part::Folder, 1, plan.seed.is_multiple_of(2));
+    }
+    Ok(machines)
+}
 
 struct Run {
     plan: Arc<Plan>,
@@ -125,20 +149,25 @@ impl Run {
             .build();
         notes.trace("", format!("{plan:?}"));
         let plan = Arc::new(plan);
-        let mut machines = BTreeMap::new();
-        let decided = Decided::new(notes.clone());
+        let machines = machines(&plan, &notes)?;
+        let journal = |name: &String| machines[name].journal.clone();
+        let decided = Decided::new(
+            notes.clone(),
+            plan.coordinator_hosts().iter().map(journal),
+            plan.participant_hosts()
+                .into_iter()
+                .map(|name| (name.clone(), journal(&name)))
+                .collect(),
+        );
         for name in plan.coordinator_hosts() {
-            let machine = Machine::new(plan.seed, &name, None);
-            machines.insert(name.clone(), machine.clone());
+            let machine = machines[&name].clone();
             let (plan, decided) = (Arc::clone(&plan), decided.clone());
             sim.host(name, move || {
                 coordinate(machine.clone(), Arc::clone(&plan), decided.clone())
             });
         }
         for name in plan.participant_hosts() {
-            let vault = Vault::new(plan.accounts, plan.balance)?;
-            let machine = Machine::new(plan.seed, &name, Some(vault));
-            machines.insert(name.clone(), machine.clone());
+            let machine = machines[&name].clone();
             let (plan, decided) = (Arc::clone(&plan), decided.clone());
             sim.host(name, move || {
                 participate(machine.clone(), Arc::clone(&plan), decided.clone())
@@ -218,6 +247,7 @@ impl Run {
     /// One millisecond. False if the run cannot go on.
     fn step(&mut self) -> bool {
         self.notes.set_now(self.sim.elapsed());
+        process_clock::show(self.sim.elapsed());
         self.end_faults();
         self.look_after_machines();
         if let Err(error) = self.sim.step() {
@@ -295,9 +325,10 @@ impl Run {
             Fault::PowerCut { host, operations } => self.machines[host].cut_power_in(*operations),
             Fault::FailedSync {
                 host,
+                part,
                 syncs,
                 data_is_gone,
-            } => self.machines[host].fail_sync_in(*syncs, *data_is_gone),
+            } => self.machines[host].fail_sync_in(*part, *syncs, *data_is_gone),
             Fault::Isolated(host) => self.isolate(number, host),
             Fault::Cut(one, other) => self.links.trouble(&self.sim, number, one, other, Trouble::Cut),
             Fault::OneWay(from, to) => {
@@ -330,7 +361,7 @@ impl Run {
                 self.links.end(&self.sim, number);
             }
             Fault::SlowNetwork { .. } => self.sim.set_max_message_latency(self.plan.latency.1),
-            // Clocks stay wrong until the end; machines start again by themselves.
+            // Clocks stay wrong until the time for faults is over; machines start again by themselves.
             Fault::ClockJump { .. }
             | Fault::Kill(_)
             | Fault::PowerLoss(_)
@@ -369,7 +400,7 @@ impl Run {
                 self.notes.count("power_lost_in_the_middle_of_work");
                 self.lose_power(&name, RESTART_AFTER);
             } else if let Some(reason) = machine.ended() {
-                if machine.disk_may_fail() {
+                if machine.failed_since().is_some() {
                     self.notes.count("stopped_after_a_failed_sync");
                 } else {
                     self.notes
@@ -377,6 +408,13 @@ impl Run {
                 }
                 // An operator who sees a broken disk restarts the machine.
                 self.lose_power(&name, RESTART_AFTER);
+            } else if machine
+                .failed_since()
+                .is_some_and(|since| since + ENDED_WITHIN < now)
+            {
+                let what =
+                    format!("{name} runs {ENDED_WITHIN:?} after it was told that its storage has failed");
+                self.notes.violate("went_on_after_a_failure", what);
             }
         }
     }

@@ -18,7 +18,8 @@ use crate::history::{History, HistoryError};
 /// What makes tokio take a seed.
 const CONFIGURATION: &str = "--cfg tokio_unstable";
 
-/// Those that find all that they need in what a seed leaves behind, but for the journals, which stay on simulated disks.
+/// Those that find all that they need in what a seed leaves behind. Each of them applies to every seed: all move money, and
+/// nothing else.
 const CHECKERS: [&str; 6] = [
     "agreement",
     "durability",
@@ -69,40 +70,66 @@ pub fn run(asked: FullStack) -> Result<(Value, bool), FullStackError> {
     let mut fine = output.status.success();
     for seed in asked.first..asked.first + asked.seeds {
         let left = folder.path().join(seed.to_string());
-        // A run that crashed leaves nothing, and that is a violation already.
-        if left.exists() {
-            fine &= judge(seed, &left, &mut told)?;
-        }
+        fine &= judge(seed, &left, &mut told)?;
     }
     Ok((told, fine))
 }
 
-/// Lets the checkers judge one seed, and adds what they find.
+/// Lets the checkers judge one seed, and adds what they find. Every one has to conclude that all is right: what is unknown is
+/// no pass, nor is what nobody has judged.
 fn judge(seed: u64, left: &Path, told: &mut Value) -> Result<bool, FullStackError> {
-    let history = History::read(&left.join("history.jsonl"))?;
-    let evidence: Evidence = serde_json::from_str(&std::fs::read_to_string(left.join("evidence.json"))?)?;
-    let case = Case {
-        history: &history,
-        evidence: &evidence,
-        faults: &[],
-    };
-    let mut fine = true;
-    for checker in checker::all() {
-        if !CHECKERS.contains(&checker.name()) || !checker.applies(&case) {
-            continue;
-        }
-        let findings = checker.check(&case);
-        let judged = &mut told["judged"][checker.name()];
-        *judged = json!(judged.as_u64().unwrap_or_default() + 1);
-        for violation in findings.violations {
-            let kind = format!("{}: {}", findings.checker, violation.kind);
-            if let Some(violations) = told["violations"].as_array_mut() {
-                violations.push(json!({ "seed": seed, "kind": kind, "what": violation.what }));
+    let mut found = Vec::new();
+    let mut find = |kind: String, what: &str| found.push(json!({ "seed": seed, "kind": kind, "what": what }));
+    match read(left)? {
+        None => find(
+            "left_nothing".to_owned(),
+            "the run left nothing that could be judged",
+        ),
+        Some((history, evidence)) => {
+            let case = Case {
+                history: &history,
+                evidence: &evidence,
+                faults: &[],
+            };
+            for checker in checker::all() {
+                let name = checker.name();
+                if !CHECKERS.contains(&name) {
+                    continue;
+                }
+                if !checker.applies(&case) {
+                    find(
+                        format!("{name}: not_judged"),
+                        "it does not apply to what the run left",
+                    );
+                    continue;
+                }
+                let findings = checker.check(&case);
+                let judged = &mut told["judged"][name];
+                *judged = json!(judged.as_u64().unwrap_or_default() + 1);
+                for violation in findings.violations {
+                    find(format!("{name}: {}", violation.kind), &violation.what);
+                }
+                if findings.verdict == Verdict::Unknown {
+                    find(format!("{name}: unknown"), &findings.missing.join("; "));
+                }
             }
         }
-        fine &= findings.verdict != Verdict::Invalid;
+    }
+    let fine = found.is_empty();
+    if let Some(violations) = told["violations"].as_array_mut() {
+        violations.extend(found);
     }
     Ok(fine)
+}
+
+/// What a seed has left. One whose process crashed has left nothing.
+fn read(left: &Path) -> Result<Option<(History, Evidence)>, FullStackError> {
+    if !left.join("history.jsonl").exists() {
+        return Ok(None);
+    }
+    let history = History::read(&left.join("history.jsonl"))?;
+    let evidence = serde_json::from_str(&std::fs::read_to_string(left.join("evidence.json"))?)?;
+    Ok(Some((history, evidence)))
 }
 
 fn command(asked: FullStack, jobs: usize, flags: Option<&str>, folder: &Path) -> Command {
@@ -174,7 +201,8 @@ mod tests {
                 "answered": true,
                 "cells": { "0": { "number": balance, "list": [] } },
                 "effects": [effect("00000000-0000-7000-8000-000000000000", 100), effect(tx, delta)],
-                "promised": {}, "terminal": {}, "refused_messages": 0, "in_doubt": 0, "holding": 0,
+                "journal_whole": true, "promised": { tx: 1 }, "terminal": { tx: ["committed"] },
+                "refused_messages": 0, "in_doubt": 0, "holding": 0,
             })
         };
         let evidence = json!({
@@ -189,13 +217,58 @@ mod tests {
         folder
     }
 
+    fn kinds(told: &Value) -> Vec<&str> {
+        let violations = told["violations"].as_array().unwrap();
+        violations
+            .iter()
+            .map(|found| found["kind"].as_str().unwrap())
+            .collect()
+    }
+
     #[test]
     fn what_the_checkers_find_is_added_to_what_the_program_has_found() {
         let mut told = json!({ "violations": [] });
         assert!(judge(7, left((95, 105)).path(), &mut told).unwrap(), "{told}");
         assert_eq!(told["violations"], json!([]));
-        assert_eq!(told["judged"]["exactly-once"], 1);
+        for name in CHECKERS {
+            assert_eq!(told["judged"][name], 1);
+        }
         assert!(!judge(8, left((95, 106)).path(), &mut told).unwrap());
         assert_eq!(told["violations"][0]["seed"], 8);
+    }
+
+    /// Changes what `left` has left of p1, and returns what is found then.
+    fn found_with(change: impl Fn(&mut Value)) -> Value {
+        let left = left((95, 105));
+        let file = left.path().join("evidence.json");
+        let mut evidence = serde_json::from_str(&std::fs::read_to_string(&file).unwrap()).unwrap();
+        change(&mut evidence);
+        std::fs::write(file, evidence.to_string()).unwrap();
+        let mut told = json!({ "violations": [] });
+        assert!(!judge(7, left.path(), &mut told).unwrap(), "{told}");
+        told
+    }
+
+    #[test]
+    fn what_is_unknown_is_no_pass() {
+        let told = found_with(|evidence| evidence["participants"]["p1"]["journal_whole"] = json!(false));
+        assert_eq!(kinds(&told), ["agreement: unknown", "durability: unknown"]);
+        assert_eq!(told["violations"][0]["what"], "the whole journal of p1");
+    }
+
+    #[test]
+    fn what_is_not_judged_is_no_pass() {
+        let told = found_with(|evidence| evidence["opening"] = json!([]));
+        assert!(kinds(&told).contains(&"conservation: not_judged"), "{told}");
+        let mut told = json!({ "violations": [] });
+        let nothing = tempfile::tempdir().unwrap();
+        assert!(!judge(7, nothing.path(), &mut told).unwrap());
+        assert_eq!(kinds(&told), ["left_nothing"]);
+    }
+
+    #[test]
+    fn what_a_service_has_applied_twice_is_found() {
+        let told = found_with(|evidence| evidence["participants"]["p1"]["effects"][1]["times"] = json!(2));
+        assert!(kinds(&told).contains(&"exactly-once: applied_again"), "{told}");
     }
 }
