@@ -131,6 +131,32 @@ async fn a_read_only_vote_is_remembered_until_its_deadline_and_then_let_go() {
     assert!(matches!(again, Vote::No { .. }), "{again}");
 }
 
+/// What is remembered until a time that has passed already may be forgotten at once, but not before it is told (R8).
+#[tokio::test]
+async fn a_read_only_vote_is_told_to_all_who_wait_though_the_clock_has_jumped_beyond_its_deadline() {
+    let world = World::new();
+    let (participant, peer) = world.start().await;
+    let tx = transaction(1);
+    world.recorder.hold(Call::Prepare);
+    let askers: Vec<_> = (0..2)
+        .map(|_| {
+            let peer = peer.clone();
+            tokio::spawn(async move { peer.prepare(tx, "read").await.unwrap().vote })
+        })
+        .collect();
+    eventually("a repeat", || participant.statistics().duplicates == 1).await;
+    world.clock.advance(Duration::from_secs(24 * 60 * 60));
+    world.recorder.release(Call::Prepare);
+    eventually("both were told", || {
+        askers.iter().all(|asker| asker.is_finished())
+    })
+    .await;
+    for asker in askers {
+        assert_eq!(asker.await.unwrap(), Vote::ReadOnly);
+    }
+    assert_eq!(world.recorder.count(Call::Prepare, tx), 1);
+}
+
 #[tokio::test]
 async fn what_begins_below_the_watermark_is_refused_and_a_lower_watermark_changes_nothing() {
     let world = World::new();

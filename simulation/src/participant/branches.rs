@@ -133,23 +133,26 @@ impl World {
             .entry(transaction)
             .or_insert_with(|| Entry::new(Branch::unknown(transaction), None));
         let from = entry.branch.phase().clone();
-        let asked_for_vote = match &input {
-            BranchInput::Prepare(request) => Some(request.deadline),
-            _ => None,
-        };
+        let is_prepare = matches!(input, BranchInput::Prepare(_));
+        let deadline = voting_ends(&from, &input);
         let branch = std::mem::replace(&mut entry.branch, Branch::unknown(transaction));
         let (branch, effects) = branch.step(input, now);
         entry.branch = branch;
         let to = entry.branch.phase().clone();
         self.moved(place, transaction, &from, &to);
-        if let Some(deadline) = asked_for_vote {
+        if is_prepare {
             self.count_answer_to_prepare(&from);
-            self.remember_if_read_only(place, transaction, &to, deadline);
-        } else if let (BranchPhase::Preparing(request), BranchPhase::Finished(_)) = (&from, &to) {
-            self.remember_if_read_only(place, transaction, &to, request.deadline);
         }
         self.watch_the_clock(place, transaction, now);
+        let life = self.participants[place].life;
         self.carry_out_branch(place, transaction, effects, asker);
+        if !self.lives(Node::Participant(place as u8), life) {
+            return;
+        }
+        // Only now: whoever waits has been told, and what is remembered may be let go at once.
+        if !has_only_read(&from) && has_only_read(&to) {
+            self.remember_read_only(place, transaction, deadline.unwrap_or(now));
+        }
         self.drop_if_unknown(place, transaction);
     }
 
@@ -313,21 +316,10 @@ impl World {
     }
 
     /// Keeps what only read in memory until its deadline has passed, and a little longer.
-    fn remember_if_read_only(
-        &mut self,
-        place: usize,
-        transaction: TransactionId,
-        phase: &BranchPhase,
-        deadline: Timestamp,
-    ) {
-        if !matches!(phase, BranchPhase::Finished(Finish::ReadOnly { .. })) {
-            return;
-        }
+    fn remember_read_only(&mut self, place: usize, transaction: TransactionId, deadline: Timestamp) {
         let node = &mut self.participants[place];
         let now = node.clock.wall(self.now);
-        if !node.read_only.iter().any(|(_, id)| *id == transaction) {
-            node.read_only.push_back((deadline, transaction));
-        }
+        node.read_only.push_back((deadline, transaction));
         let over = |(deadline, _): &(Timestamp, TransactionId)| deadline.after(READ_ONLY_MARGIN) < now;
         let forgotten: Vec<_> = node.read_only.iter().copied().filter(over).collect();
         node.read_only.retain(|one| !over(one));
@@ -342,6 +334,18 @@ impl World {
         if entry.is_some_and(|entry| matches!(entry.branch.phase(), BranchPhase::Unknown)) {
             node.branches.remove(&transaction);
         }
+    }
+}
+
+fn has_only_read(phase: &BranchPhase) -> bool {
+    matches!(phase, BranchPhase::Finished(Finish::ReadOnly { .. }))
+}
+
+/// When the voting phase ends that this input begins, or that the branch is in.
+fn voting_ends(phase: &BranchPhase, input: &BranchInput) -> Option<Timestamp> {
+    match (input, phase) {
+        (BranchInput::Prepare(request), _) | (_, BranchPhase::Preparing(request)) => Some(request.deadline),
+        _ => None,
     }
 }
 
